@@ -1,0 +1,72 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+/// One chapter of the book. Everything that the package has to know of it follows from these three words.
+struct Chapter {
+    /// The chapter's number and module, as the folder under `Sources/` spells them: `02-CompletionPorts`.
+    let folder: String
+    /// What the reader types after `swift run`.
+    let product: String
+    /// The earlier chapters that this one builds on, by module.
+    let uses: [String]
+
+    var module: String { String(folder.dropFirst(3)) }
+}
+
+let chapters = [
+    Chapter(folder: "00-OneThreadPerClient", product: "00-one-thread-per-client", uses: []),
+    Chapter(folder: "01-AsyncEvents", product: "01-async-events", uses: []),
+    Chapter(folder: "02-CompletionPorts", product: "02-completion-ports", uses: ["AsyncEvents"]),
+]
+
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+
+/// `Kernel` is what an operating system gives you, `Timeline` records and draws, `Stage` is what every demo
+/// and test shares: options, gates, a plain load of clients.
+let foundation: [Target.Dependency] = ["Kernel", "Timeline"]
+
+var targets: [Target] = [
+    .systemLibrary(name: "CKernel"),
+    .target(name: "Timeline", dependencies: ["CKernel"], swiftSettings: strict),
+    .target(name: "Kernel", dependencies: ["CKernel", "Timeline"], swiftSettings: strict),
+    .target(name: "Stage", dependencies: foundation, swiftSettings: strict),
+    .testTarget(name: "KernelTests", dependencies: foundation + ["Stage", "CKernel"], swiftSettings: strict),
+    .testTarget(name: "TimelineTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
+    .testTarget(name: "StageTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
+    .testTarget(name: "BookTests", swiftSettings: strict),
+    .executableTarget(name: "Tour", dependencies: foundation + ["Stage"], swiftSettings: strict),
+    .executableTarget(
+        name: "Bench",
+        dependencies: foundation + ["Stage", "CKernel"] + chapters.map { .target(name: $0.module) },
+        swiftSettings: strict),
+]
+var products: [Product] = [
+    .executable(name: "tour", targets: ["Tour"]),
+    .executable(name: "bench", targets: ["Bench"]),
+]
+
+for chapter in chapters {
+    let earlier = chapter.uses.map { Target.Dependency.target(name: $0) }
+    let library = foundation + earlier
+    let everything = library + [.target(name: chapter.module), "Stage", "CKernel"]
+    targets += [
+        .target(
+            name: chapter.module, dependencies: library,
+            path: "Sources/\(chapter.folder)/Library", swiftSettings: strict),
+        .target(
+            name: chapter.module + "Pitfalls", dependencies: everything,
+            path: "Sources/\(chapter.folder)/Pitfalls", swiftSettings: strict),
+        .executableTarget(
+            name: chapter.module + "Demo",
+            dependencies: everything + [.target(name: chapter.module + "Pitfalls")],
+            path: "Sources/\(chapter.folder)/Demo", swiftSettings: strict),
+        .testTarget(
+            name: chapter.module + "Tests",
+            dependencies: everything + [.target(name: chapter.module + "Pitfalls")],
+            path: "Tests/\(chapter.folder)Tests", swiftSettings: strict),
+    ]
+    products.append(.executable(name: chapter.product, targets: [chapter.module + "Demo"]))
+}
+
+let package = Package(
+    name: "completion-ports-step-by-step", products: products, targets: targets, swiftLanguageModes: [.v6])

@@ -1,0 +1,113 @@
+// The system calls and structures that Swift cannot import from its Glibc module:
+// variadic functions, GNU extensions, headers that the module leaves out. Nothing else lives here.
+#ifndef CKERNEL_H
+#define CKERNEL_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/io_uring.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+// MARK: GNU extensions
+
+static inline int ck_accept4(int descriptor, struct sockaddr *address, socklen_t *length, int flags) {
+    return (int)syscall(SYS_accept4, descriptor, address, length, flags);
+}
+
+// epoll_wait with a time-out in nanoseconds; a null time-out waits for ever.
+static inline int ck_epoll_wait(int epoll, struct epoll_event *events, int capacity,
+                                const struct timespec *timeout) {
+    return (int)syscall(SYS_epoll_pwait2, epoll, events, capacity, timeout, (void *)0, (size_t)0);
+}
+
+static inline int ck_dup3(int from, int to, int flags) { return (int)syscall(SYS_dup3, from, to, flags); }
+
+static inline int ck_fallocate(int descriptor, int mode, int64_t offset, int64_t length) {
+    return (int)syscall(SYS_fallocate, descriptor, mode, offset, length);
+}
+
+static inline int ck_memfd_create(const char *name, unsigned flags) {
+    return (int)syscall(SYS_memfd_create, name, flags);
+}
+
+static inline pid_t ck_gettid(void) { return (pid_t)syscall(SYS_gettid); }
+
+static inline int ck_pin_thread(pid_t thread, unsigned cpu) {
+    unsigned long mask[16] = {0};
+    mask[cpu / (8 * sizeof(long))] = 1ul << (cpu % (8 * sizeof(long)));
+    return (int)syscall(SYS_sched_setaffinity, thread, sizeof mask, mask);
+}
+
+// MARK: Variadic calls
+
+static inline int ck_open(const char *path, int flags, mode_t mode) { return open(path, flags, mode); }
+static inline int ck_fcntl(int descriptor, int command, int argument) {
+    return fcntl(descriptor, command, argument);
+}
+static inline int ck_ioctl_int(int descriptor, unsigned long request, int *value) {
+    return ioctl(descriptor, request, value);
+}
+static inline int ck_prctl(int option, unsigned long value) { return prctl(option, value, 0, 0, 0); }
+
+// MARK: io_uring, without liburing
+
+static inline int ck_io_uring_setup(unsigned entries, struct io_uring_params *parameters) {
+    return (int)syscall(SYS_io_uring_setup, entries, parameters);
+}
+
+static inline int ck_io_uring_enter(int ring, unsigned submit, unsigned complete, unsigned flags,
+                                    const struct __kernel_timespec *timeout) {
+    struct io_uring_getevents_arg argument = {0};
+    argument.ts = (uint64_t)(uintptr_t)timeout;
+    return (int)syscall(SYS_io_uring_enter, ring, submit, complete, flags | IORING_ENTER_EXT_ARG, &argument,
+                        sizeof argument);
+}
+
+// Asks for the request with this user data to be cancelled, and returns when it has been asked.
+static inline int ck_io_uring_cancel(int ring, uint64_t user_data) {
+    struct io_uring_sync_cancel_reg cancel;
+    memset(&cancel, 0, sizeof cancel);
+    cancel.addr = user_data;
+    cancel.fd = -1;
+    cancel.timeout.tv_sec = -1;
+    cancel.timeout.tv_nsec = -1;
+    return (int)syscall(SYS_io_uring_register, ring, IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
+}
+
+// Fills a submission entry. `operation_flags` stands for the union of msg_flags, accept_flags, poll32_events.
+static inline void ck_sqe_fill(struct io_uring_sqe *entry, uint8_t operation, int descriptor, uint64_t offset,
+                               const void *address, uint32_t length, uint32_t operation_flags,
+                               uint64_t user_data) {
+    memset(entry, 0, sizeof *entry);
+    entry->opcode = operation;
+    entry->fd = descriptor;
+    entry->off = offset;
+    entry->addr = (uint64_t)(uintptr_t)address;
+    entry->len = length;
+    entry->msg_flags = operation_flags;
+    entry->user_data = user_data;
+}
+
+// MARK: ThreadSanitizer
+// A hand-over through the kernel's ring is invisible to the sanitizer. These tell it; they are null without it.
+
+extern void __tsan_acquire(void *) __attribute__((weak));
+extern void __tsan_release(void *) __attribute__((weak));
+static inline void ck_tsan_acquire(void *address) { if (__tsan_acquire) __tsan_acquire(address); }
+static inline void ck_tsan_release(void *address) { if (__tsan_release) __tsan_release(address); }
+
+#endif
