@@ -1,0 +1,144 @@
+extension Recording {
+    /// One life of an operation, from *posted* to *handled*. An operation that is posted again begins a new life.
+    public struct Life: Sendable {
+        /// Which operation; 0 for a packet without one.
+        public let operation: UInt
+        /// What it was called: its label, or a number in the order of appearance.
+        public internal(set) var label: String
+        /// The lane of the thread that made its first record.
+        public internal(set) var poster: Int
+        /// The lane of the worker that took it.
+        public internal(set) var worker: Int?
+        /// Its moments in nanoseconds since the recording's start; `nil` where none was recorded.
+        var moments: [Int?] = [nil, nil, nil, nil, nil]
+        /// When its handling began. Later than *dequeued* if the worker took several packets at once.
+        var begun: Int?
+
+        /// When the operation reached a moment, since the recording's start.
+        public subscript(moment: Moment) -> Duration? {
+            moments[Int(moment.rawValue)].map { .nanoseconds($0) }
+        }
+
+        var last: Moment {
+            Moment.allCases.last { moments[Int($0.rawValue)] != nil } ?? .posted
+        }
+
+        /// When each phase lasted, in nanoseconds since the recording's start. A phase that had not ended lasts until
+        /// `end`; moments that two threads wrote down in the wrong order give an empty phase.
+        func phases(until end: Int) -> [(phase: Phase, time: Range<Int>)] {
+            var edges = moments
+            if let begun { edges[Int(Moment.dequeued.rawValue)] = begun }
+            var latest = last == .handled ? moments[4]! : end
+            var result: [(phase: Phase, time: Range<Int>)] = []
+            for phase in Phase.allCases.reversed() {
+                guard let edge = edges[phase.rawValue] else { continue }
+                let from = min(edge, latest)
+                result.append((phase, from..<latest))
+                latest = from
+            }
+            return result.reversed()
+        }
+    }
+
+    /// The lives of all operations, in the order of their first records.
+    public var lives: [Life] {
+        var lives: [Life] = []
+        var open: [UInt: [Int]] = [:]  // lives that are not over, oldest first
+        var labels: [UInt: String] = [:]
+        var unnamed: [UInt: String] = [:]
+        var packets = 0
+
+        func label(_ operation: UInt) -> String {
+            if let label = labels[operation] ?? unnamed[operation] { return label }
+            if operation == 0 {
+                packets += 1
+                return "packet \(packets)"
+            }
+            let label = "#\(unnamed.count + 1)"
+            unnamed[operation] = label
+            return label
+        }
+
+        func begin(_ record: Record) -> Int {
+            lives.append(
+                Life(operation: record.operation, label: label(record.operation), poster: record.lane))
+            open[record.operation, default: []].append(lives.count - 1)
+            return lives.count - 1
+        }
+
+        for record in records {
+            let operation = record.operation
+            switch record.what {
+            case .note: break
+            case .label(let text):
+                labels[operation] = text
+                if let life = open[operation]?.last, lives[life].last < .dequeued { lives[life].label = text }
+            case .moment(let moment):
+                let life: Int
+                switch moment {
+                case .posted:
+                    // An operation has one life at a time: one that was posted again before its packet came is over.
+                    if operation != 0 { open[operation]?.removeAll { lives[$0].last < .queued } }
+                    life = begin(record)
+                case .handled:
+                    // A handler that posted its operation again ends its own life, not the one that it began.
+                    let taken = open[operation]?.first {
+                        lives[$0].last == .dequeued && lives[$0].worker == record.lane
+                    }
+                    guard let taken else { continue }
+                    open[operation]?.removeAll { $0 == taken }
+                    life = taken
+                case .pending:
+                    // The thread that posts may be overtaken by the one that sees the completion.
+                    let posted = open[operation]?.first { lives[$0].last < .pending }
+                    let late = open[operation]?.first { lives[$0].moments[1] == nil }
+                    guard let its = posted ?? late else { continue }
+                    life = its
+                case .queued, .dequeued:
+                    life = open[operation]?.first { lives[$0].last < moment } ?? begin(record)
+                    if moment == .dequeued { lives[life].worker = record.lane }
+                }
+                lives[life].moments[Int(moment.rawValue)] = record.nanoseconds
+            }
+        }
+        separateHandling(&lives)
+        return lives
+    }
+
+    /// A worker that takes several packets at once handles them one after the other: the second begins when the
+    /// first ends. (One taken while another is being handled is left inside it.)
+    private func separateHandling(_ lives: inout [Life]) {
+        var previous: [Int: Int] = [:]  // worker's lane: the life whose handling ended last
+        let dequeued = Int(Moment.dequeued.rawValue)
+        let order = lives.indices.filter { lives[$0].worker != nil }.sorted {
+            (lives[$0].moments[4] ?? .max, $0) < (lives[$1].moments[4] ?? .max, $1)
+        }
+        for life in order {
+            let worker = lives[life].worker!
+            let taken = lives[life].moments[dequeued]!
+            lives[life].begun = taken
+            if let before = previous[worker], let end = lives[before].moments[4],
+                lives[before].moments[dequeued]! <= taken
+            {
+                lives[life].begun = max(taken, end)
+            }
+            previous[worker] = life
+        }
+    }
+
+    /// How many operations are in a phase at each point: the times at which the number changes, and the new number.
+    func counts(of phase: Phase, in lives: [Life]) -> [(time: Int, count: Int)] {
+        var changes: [Int: Int] = [:]
+        for life in lives {
+            for (its, time) in life.phases(until: span.upperBound) where its == phase && !time.isEmpty {
+                changes[time.lowerBound, default: 0] += 1
+                changes[time.upperBound, default: 0] -= 1
+            }
+        }
+        var count = 0
+        return changes.sorted { $0.key < $1.key }.map { change in
+            count += change.value
+            return (change.key, count)
+        }
+    }
+}

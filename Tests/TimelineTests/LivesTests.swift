@@ -1,0 +1,74 @@
+import Testing
+import Timeline
+
+@Suite struct TimelineLives {
+    @Test("a life has its label, its poster, its worker and its moments")
+    func simple() {
+        let lives = sample().lives
+        #expect(lives.map(\.label) == ["recv 1", "recv 2"])
+        #expect(lives.map(\.poster) == [0, 0])
+        #expect(lives.map(\.worker) == [1, 2])
+        #expect(lives[0][.posted] == .microseconds(100))
+        #expect(lives[0][.handled] == .microseconds(500))
+    }
+
+    @Test("a handler that posts its operation again ends its own life, not the new one")
+    func postedAgain() {
+        let lives = Recording(
+            records: [
+                record(0, 0, 7, .label("recv 1")),
+                record(0, 0, 7, .moment(.posted)),
+                record(10, 0, 7, .moment(.queued)),
+                record(20, 1, 7, .moment(.dequeued)),
+                record(25, 1, 7, .label("recv 2")),
+                record(30, 1, 7, .moment(.posted)),
+                record(40, 0, 7, .moment(.queued)),
+                record(50, 2, 7, .moment(.dequeued)),
+                record(60, 1, 7, .moment(.handled)),
+                record(70, 2, 7, .moment(.handled)),
+            ], lanes: (0..<3).map { .init(name: "lane \($0)", thread: $0) }
+        ).lives
+        #expect(lives.map(\.label) == ["recv 1", "recv 2"])
+        #expect(lives.map(\.worker) == [1, 2])
+        #expect(lives.map { $0[.handled] } == [.microseconds(60), .microseconds(70)])
+    }
+
+    @Test("an operation given up and posted again does not take the new life's moments")
+    func abandoned() {
+        let lives = Recording(
+            records: [
+                record(0, 0, 7, .moment(.posted)), record(1, 0, 7, .moment(.pending)),
+                record(2, 0, 7, .moment(.posted)), record(3, 0, 7, .moment(.pending)),
+                record(4, 0, 7, .moment(.queued)),
+            ], lanes: [.init(name: "main", thread: 1)]
+        ).lives
+        #expect(lives.map { $0[.queued] } == [nil, .microseconds(4)])
+    }
+
+    @Test("packets without an operation are told apart in their order")
+    func withoutOperation() {
+        let lives = Recording(
+            records: [
+                record(0, 0, 0, .moment(.queued)), record(1, 0, 0, .moment(.queued)),
+                record(2, 1, 0, .moment(.dequeued)), record(3, 2, 0, .moment(.dequeued)),
+                record(4, 2, 0, .moment(.handled)), record(5, 1, 0, .moment(.handled)),
+            ], lanes: (0..<3).map { .init(name: "lane \($0)", thread: $0) }
+        ).lives
+        #expect(lives.map(\.label) == ["packet 1", "packet 2"])
+        #expect(lives.map(\.worker) == [1, 2])
+        #expect(lives.map { $0[.handled] } == [.microseconds(5), .microseconds(4)])
+    }
+
+    @Test("a pending that is written down after its completion belongs to the same life")
+    func overtaken() {
+        let lives = Recording(
+            records: [
+                record(0, 0, 7, .moment(.posted)), record(1, 1, 7, .moment(.queued)),
+                record(2, 0, 7, .moment(.pending)), record(3, 1, 7, .moment(.dequeued)),
+            ], lanes: (0..<2).map { .init(name: "lane \($0)", thread: $0) }
+        ).lives
+        #expect(lives.count == 1)
+        #expect(lives.first?[.pending] == .microseconds(2))
+        #expect(lives.first?[.dequeued] == .microseconds(3))
+    }
+}
