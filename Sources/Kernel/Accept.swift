@@ -1,0 +1,150 @@
+import CKernel
+import Glibc
+
+extension Socket {
+    /// Posts an accept. Without room for first data (`receiveLength` 0) it completes as soon as a client has
+    /// connected; with room, when that client's first bytes have come, or its end of stream (0 bytes), or a failure.
+    /// It completes with the listener's key.
+    ///
+    /// One buffer takes everything: first the received bytes, then both addresses, each in an area of
+    /// `Address.capacity` bytes. `AcceptBuffer` reads them.
+    ///
+    /// - Parameters:
+    ///   - socket: Receives the connection. It must be fresh: `Socket()`, or reused after a disconnect.
+    ///   - buffer: At least `receiveLength + 2 * Address.capacity` bytes; the driver's until the completion.
+    /// - Throws: EINVAL when this socket does not listen or `socket` is not fresh, EFAULT when the buffer is too
+    ///   small, EBADF when the listener is closed, EALREADY when the operation is pending.
+    ///
+    /// Win32 counterpart: `AcceptEx`.
+    public func accept(
+        _ operation: Overlapped, _ socket: Socket, into buffer: UnsafeMutableRawBufferPointer,
+        receiveLength: Int
+    ) throws(SystemError) {
+        guard receiveLength >= 0, buffer.count >= receiveLength + 2 * Address.capacity else {
+            throw SystemError(EFAULT, attempted: "accept into a buffer without room for two addresses")
+        }
+        guard socket !== self, socket.claim() else {
+            throw SystemError(EINVAL, attempted: "accept with a socket that is in use")
+        }
+        do throws(SystemError) {
+            try post(operation, .accept, .inward, buffer, other: socket) { state throws(SystemError) in
+                guard state.pointee.listening else {
+                    throw SystemError(EINVAL, attempted: "accept on a socket that does not listen")
+                }
+            }
+        } catch {
+            socket.disclaim()
+            throw error
+        }
+    }
+}
+
+/// Reads the buffer of a completed accept. Win32 counterpart: `GetAcceptExSockaddrs`.
+public struct AcceptBuffer {
+    private let memory: UnsafeRawBufferPointer
+    private let receiveLength: Int
+
+    /// - Parameters:
+    ///   - memory: The buffer that the accept was posted with, alive as long as this value is used.
+    ///   - receiveLength: The length that it was posted with.
+    public init(_ memory: UnsafeRawBufferPointer, receiveLength: Int) {
+        self.memory = memory
+        self.receiveLength = receiveLength
+    }
+
+    /// The address that the client connected to.
+    public var local: Address? { address(at: receiveLength) }
+
+    /// The client's own address.
+    public var remote: Address? { address(at: receiveLength + Address.capacity) }
+
+    /// The first bytes that the client sent: as many as the completion tells, and no more.
+    public func firstData(_ bytes: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: memory[..<min(bytes, receiveLength)])
+    }
+
+    private func address(at offset: Int) -> Address? {
+        var storage = sockaddr_storage()
+        withUnsafeMutableBytes(of: &storage) {
+            $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: memory[offset..<offset + Address.capacity]))
+        }
+        return Address(system: storage)
+    }
+
+    /// Writes both addresses of a new connection behind the receive area.
+    static func store(_ descriptor: Int32, peer: sockaddr_storage, in memory: UnsafeMutableRawBufferPointer) {
+        let areas = memory.count - 2 * Address.capacity
+        var local = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        withUnsafeMutablePointer(to: &local) {
+            _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
+        }
+        for (address, offset) in [(local, areas), (peer, areas + Address.capacity)] {
+            withUnsafeBytes(of: address) {
+                memory[offset..<offset + Address.capacity].copyBytes(from: $0[..<Address.capacity])
+            }
+        }
+    }
+}
+
+extension Overlapped {
+    final func attemptAccept(_ descriptor: Int32) -> Attempt {
+        var peer = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        let accepted = withUnsafeMutablePointer(to: &peer) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                ck_accept4(descriptor, $0, &length, Int32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue))
+            }
+        }
+        // A client that has gone before it was accepted is no failure of the listener.
+        if accepted < 0 { return errno == ECONNABORTED ? .more : .failure(errno) }
+        return connected(accepted, peer)
+    }
+
+    final func prepareAccept(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64)
+    {
+        ck_sqe_fill(
+            entry, UInt8(IORING_OP_ACCEPT.rawValue), descriptor, 0, nil, 0,
+            UInt32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), tag)
+    }
+
+    final func concludeAccept(_ answer: Int32) -> Attempt {
+        if answer < 0 { return answer == -ECONNABORTED ? .more : .failed(-answer) }
+        var peer = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        withUnsafeMutablePointer(to: &peer) {
+            _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(answer, $0, &length) }
+        }
+        return connected(answer, peer)
+    }
+
+    /// There is a connection. Its descriptor waits in `result` until the lane is locked again.
+    private final func connected(_ descriptor: Int32, _ peer: sockaddr_storage) -> Attempt {
+        AcceptBuffer.store(descriptor, peer: peer, in: buffer)
+        result = Int(descriptor)
+        return .done(bytes: 0, drained: false)
+    }
+
+    private final var receiveArea: Int { buffer.count - 2 * Address.capacity }
+
+    /// Whether the connection is only the first half of this accept.
+    final var wantsFirstData: Bool { receiveArea > 0 }
+
+    final func attemptFirstData(_ descriptor: Int32) -> Attempt {
+        let count = recv(descriptor, buffer.baseAddress, receiveArea, Int32(MSG_DONTWAIT))
+        if count < 0 { return .failure(errno) }
+        return .done(bytes: count, drained: count > 0 && count < receiveArea)
+    }
+
+    final func prepareFirstData(
+        _ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64
+    ) {
+        ck_sqe_fill(
+            entry, UInt8(IORING_OP_RECV.rawValue), descriptor, 0, buffer.baseAddress, UInt32(receiveArea), 0,
+            tag)
+    }
+
+    final func concludeFirstData(_ answer: Int32) -> Attempt {
+        answer < 0 ? .failed(-answer) : .done(bytes: Int(answer), drained: false)
+    }
+}

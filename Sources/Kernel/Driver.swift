@@ -1,0 +1,366 @@
+import CKernel
+import Glibc
+import Timeline
+
+/// Which of the system's interfaces carries operations out.
+public enum DriverKind: String, CaseIterable, Sendable, CustomStringConvertible {
+    /// Readiness, turned into completion.
+    case epoll
+    /// The kernel's own completions.
+    case ioUring = "io_uring"
+
+    /// The name that the system gives it.
+    public var description: String { rawValue }
+
+    /// The kinds that this machine permits. Containers often forbid io_uring.
+    public static let permitted: [DriverKind] = Ring.isPermitted ? [.epoll, .ioUring] : [.epoll]
+
+    /// What is used where nobody chooses: the environment's `PORT_DRIVER`, or epoll.
+    public static let standard: DriverKind = {
+        guard let name = getenv("PORT_DRIVER").map({ String(cString: $0) }) else { return .epoll }
+        guard let kind = DriverKind(rawValue: name) else {
+            complain("PORT_DRIVER=\(name) is neither epoll nor io_uring; epoll is used")
+            return .epoll
+        }
+        return kind
+    }()
+
+    fileprivate static func complain(_ line: String) {
+        let text = "completion ports: \(line)\n"
+        _ = text.withCString { Glibc.write(2, $0, strlen($0)) }
+    }
+
+    /// Says once that io_uring was asked for and is not permitted.
+    fileprivate static let sayFallback: Void = complain("io_uring is not permitted here; epoll is used")
+}
+
+/// When a ring hands requests to the kernel.
+public enum Submission: Sendable {
+    /// With the post: a handler that posts and then computes has started its operation.
+    case atOnce
+    /// With the next wait: fewer system calls, and nothing starts before its poster waits again.
+    case withNextWait
+}
+
+/// Carries out posted operations and collects what completes.
+///
+/// A port has a driver of its own. Handles without a port share one, `Driver.system`, which has a thread.
+/// Subclasses know one interface of one operating system each.
+public class Driver: @unchecked Sendable {
+    /// Which interface this is.
+    public let kind: DriverKind
+    /// Files are read and written here when the interface itself would block. Threads start on demand.
+    let helpers = FileHelpers()
+
+    init(kind: DriverKind) { self.kind = kind }
+
+    /// Makes a driver of a kind, or an epoll driver where io_uring is not permitted, and says so once.
+    ///
+    /// - Parameter waiters: How many threads will ever wait in it at once.
+    public static func make(
+        _ kind: DriverKind? = nil, waiters: Int = 1, submission: Submission = .atOnce
+    ) throws(SystemError) -> Driver {
+        switch kind ?? .standard {
+        case .epoll: return try EpollDriver()
+        case .ioUring:
+            guard Ring.isPermitted else {
+                DriverKind.sayFallback
+                return try EpollDriver()
+            }
+            return try URingDriver(waiters: waiters, submission: submission)
+        }
+    }
+
+    /// The driver of all handles without a port, with a thread that waits in it.
+    public static let system: Driver = {
+        do {
+            let driver = try Driver.make()
+            _ = try Thread("system driver") {
+                while true {
+                    var completed = CompletionList()
+                    driver.collect(until: .never, &completed)
+                    completed.deliver()
+                }
+            }
+            return driver
+        } catch {
+            fatalError("the driver for handles without a port cannot start: \(error)")
+        }
+    }()
+
+    /// Waits until something has completed, somebody calls `wake`, or the deadline passes. Completions for `target`
+    /// are handed to it by appending to `completed`; all others are delivered on the way.
+    ///
+    /// Any number of threads up to the driver's `waiters` may wait at once.
+    public final func poll(
+        for target: CompletionTarget, until deadline: Deadline, _ completed: inout CompletionList
+    ) {
+        collect(until: deadline, &completed)
+        if !completed.isEmpty { completed.deliver(except: target) }
+    }
+
+    // MARK: What a subclass provides
+
+    /// Waits as `poll` does, and appends what has completed, undelivered.
+    func collect(until deadline: Deadline, _ completed: inout CompletionList) {}
+
+    /// Makes one waiting thread return, or the next that would wait. Any thread may call it.
+    public func wake() {}
+
+    /// Under the state's lock: gets to know a handle that has a descriptor.
+    func attach(_ state: StatePointer) throws(SystemError) {}
+
+    /// Under the state's lock: forgets a handle.
+    func detach(_ state: StatePointer) {}
+
+    /// Under the state's lock: the descriptor is about to be closed.
+    func willClose(_ state: StatePointer) {}
+
+    /// Under the state's lock: asks for an operation that is being carried out to be cancelled.
+    func cancel(_ operation: Overlapped) {}
+
+    /// Whether operations can be started before the descriptor is known to be ready.
+    var startsBlindly: Bool { false }
+
+    /// Without the lock, by whoever has the lane: hands the head to somebody else, who will resume the lane.
+    /// False: it has to be attempted here.
+    func carry(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
+
+    /// Under the lock, after an attempt that found nothing: leaves the lane until the descriptor is ready.
+    /// False: it has become ready meanwhile.
+    func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
+
+    // MARK: The way of an operation
+
+    /// Called by a post with the state's lock held, when the operation is in its lane; returns without the lock.
+    /// Returns the system's number when the operation was refused at once: then nothing was posted.
+    final func begin(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
+    ) -> Int32 {
+        Recorder.mark(.pending, operation.identity)
+        if state.pointee.kind == .file {
+            state.unlock()
+            if !carry(operation, state, lane) { helpers.run(operation, self) }
+            return 0
+        }
+        guard !lane.pointee.busy, lane.pointee.ready || startsBlindly else {
+            state.unlock()
+            return 0
+        }
+        // Not busy and worth a start: then the lane was empty, and the head is this operation.
+        lane.pointee.busy = true
+        lane.pointee.ready = false
+        let descriptor = state.pointee.descriptor
+        state.unlock()
+        return drive(operation, state, lane, descriptor, refusable: true, &completed)
+    }
+
+    /// Carries out the operations of a lane, one after the other, as far as they go. The caller has set `busy`;
+    /// nobody else touches the head until this clears it, or hands the lane on.
+    @discardableResult
+    final func drive(
+        _ first: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ descriptor: Int32,
+        outcome known: Attempt? = nil, refusable: Bool = false, onHelper: Bool = false,
+        _ completed: inout CompletionList
+    ) -> Int32 {
+        var operation = first
+        var known = known
+        var refusable = refusable
+        var refusal: Int32 = 0
+        while true {
+            let outcome: Attempt
+            if let answer = known {
+                outcome = answer
+                known = nil
+            } else {
+                if operation.operation == .transmit, !onHelper {
+                    helpers.run(operation, self)
+                    return refusal
+                }
+                if carry(operation, state, lane) { return refusal }
+                outcome = operation.attempt(descriptor)
+            }
+            var moved: Overlapped?
+            switch outcome {
+            case .more:
+                refusable = false
+                if operation.operation != .transmit { continue }
+                state.lock()
+                guard operation.cancelRequested else {
+                    state.unlock()
+                    continue
+                }
+                complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
+            case .again:
+                refusable = false
+                state.lock()
+                operation.ring = nil
+                if operation.cancelRequested {
+                    complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
+                } else if leave(operation, state, lane) {
+                    state.unlock()
+                    return refusal
+                } else {
+                    state.unlock()
+                    continue
+                }
+            case .done(let bytes, let drained):
+                state.lock()
+                if !drained || lane.pointee.ended { lane.pointee.ready = true }
+                moved = succeed(operation, state, lane, bytes, &completed)
+            case .failed(let code):
+                state.lock()
+                lane.pointee.ready = true
+                if refusable, operation === first,
+                    operation.operation == .send || operation.operation == .receive
+                {
+                    refusal = code
+                    refuse(operation, state, lane, code)
+                } else {
+                    complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
+                }
+            }
+            // The lock is held, and the head has left the lane.
+            refusable = false
+            var goesOn = false
+            if let next = lane.pointee.pending.head, lane.pointee.ready || startsBlindly {
+                lane.pointee.ready = false
+                operation = next._withUnsafeGuaranteedRef { $0 }
+                goesOn = true
+            } else {
+                lane.pointee.busy = false
+                state.closeIfWanted()
+            }
+            state.unlock()
+            if let moved { goOn(moved, &completed) }
+            if !goesOn { return refusal }
+        }
+    }
+
+    /// The same for a file, where no operation waits for another.
+    final func driveFile(
+        _ operation: Overlapped, _ state: StatePointer, outcome known: Attempt? = nil,
+        _ completed: inout CompletionList
+    ) {
+        let lane = state.lane(.inward)
+        var known = known
+        while true {
+            state.lock()
+            if known == nil, operation.cancelRequested { known = .failed(ECANCELED) }
+            let descriptor = state.pointee.descriptor
+            switch known {
+            case .done(let bytes, _): complete(operation, state, lane, bytes: bytes, code: 0, &completed)
+            case .failed(let code):
+                complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
+            case .more, .again, nil:
+                operation.ring = nil
+                state.unlock()
+                if known != nil, carry(operation, state, lane) { return }
+                known = operation.attempt(descriptor)
+                continue
+            }
+            state.closeIfWanted()
+            return state.unlock()
+        }
+    }
+
+    /// Under the lock: takes the operation out of its lane, writes its result down, and sends it on its way.
+    private final func complete(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, bytes: Int, code: Int32,
+        _ completed: inout CompletionList
+    ) {
+        let reference = Unmanaged.passUnretained(operation)
+        operation.ring = nil
+        lane.pointee.pending.remove(reference)
+        operation.finish(state, bytes: bytes, code: code)
+        completed.append(reference)
+    }
+
+    /// Under the lock: takes back a post that failed at once.
+    private final func refuse(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ code: Int32
+    ) {
+        let reference = Unmanaged.passUnretained(operation)
+        lane.pointee.pending.remove(reference)
+        if code == ECONNRESET || code == EPIPE { state.pointee.reset = true }
+        operation.takeBack()
+        reference.release()
+    }
+
+    /// Under the lock, and returns with it: an operation has succeeded. Some have a second half elsewhere: an
+    /// accept that wants first data waits on the new connection for it, a disconnect for the other side's end.
+    /// Such an operation is returned, and goes on when the lock is free.
+    private final func succeed(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ bytes: Int,
+        _ completed: inout CompletionList
+    ) -> Overlapped? {
+        switch (operation.operation, operation.phase) {
+        case (.accept, 0):
+            guard let socket = operation.other as? Socket else { break }
+            let descriptor = Int32(operation.result)
+            operation.result = 0
+            operation.ring = nil
+            // The new connection is locked first: everywhere, a connection before its listener. The lane is this
+            // thread's meanwhile.
+            state.unlock()
+            let accepted = socket.state
+            accepted.lock()
+            state.lock()
+            let isOpen = socket.adopt(descriptor)
+            if !isOpen || operation.cancelRequested {
+                complete(operation, state, lane, bytes: 0, code: ECANCELED, &completed)
+            } else if operation.wantsFirstData {
+                operation.phase = 1
+                accepted.pointee.driver = accepted.pointee.driver ?? state.pointee.driver
+                try? accepted.pointee.driver?.attach(accepted)
+                let reference = Unmanaged.passUnretained(operation)
+                lane.pointee.pending.remove(reference)
+                accepted.lane(.inward).pointee.pending.append(reference)
+                accepted.lane(.inward).pointee.ready = true
+                operation.handle?.awaitingFirstData[ObjectIdentifier(operation)] = operation
+            } else {
+                complete(operation, state, lane, bytes: 0, code: 0, &completed)
+            }
+            accepted.unlock()
+            return operation.phase == 1 ? operation : nil
+        case (.disconnect, 0) where operation.wantsReuse:
+            operation.phase = 1
+            operation.ring = nil
+            let reference = Unmanaged.passUnretained(operation)
+            lane.pointee.pending.remove(reference)
+            state.lane(.inward).pointee.pending.append(reference)
+            state.lane(.inward).pointee.ready = true
+            return operation
+        case (.disconnect, 1):
+            operation.ring = nil
+            state.makeFresh()
+        case (.connect, _):
+            state.pointee.connected = true
+        default: break
+        }
+        complete(operation, state, lane, bytes: bytes, code: 0, &completed)
+        return nil
+    }
+
+    /// The second half of an operation, in the inward lane of its connection.
+    private final func goOn(_ operation: Overlapped, _ completed: inout CompletionList) {
+        let own = operation.operation == .accept ? operation.other?.state : operation.handle?.state
+        guard let own else { return }
+        own.lock()
+        let driver = own.pointee.driver ?? self
+        driver.tryHead(own, own.lane(.inward), &completed)
+    }
+
+    /// Under the lock, and returns without it: attempts the head of a lane that is not being driven.
+    final func tryHead(_ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList) {
+        guard !lane.pointee.busy, lane.pointee.ready || startsBlindly, let head = lane.pointee.pending.head
+        else {
+            return state.unlock()
+        }
+        lane.pointee.busy = true
+        lane.pointee.ready = false
+        let descriptor = state.pointee.descriptor
+        state.unlock()
+        drive(head._withUnsafeGuaranteedRef { $0 }, state, lane, descriptor, &completed)
+    }
+}

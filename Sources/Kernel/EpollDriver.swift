@@ -1,0 +1,87 @@
+import CKernel
+import Glibc
+
+/// Turns readiness into completion.
+///
+/// A socket is registered once, for both directions and for changes only, and stays registered for its life. A
+/// notice says no more than *try*: it marks the lane as ready and starts what is pending there. What is posted on
+/// a lane that is known to be ready is attempted at once.
+final class EpollDriver: Driver, @unchecked Sendable {
+    private let poller: Poller
+    private let alarm: Int32
+
+    /// Notices taken in one wait: so many operations at most become packets before the first is handled.
+    private static let noticesPerWait = 128
+    private static let alarmToken: UInt64 = 0
+
+    init() throws(SystemError) {
+        poller = try Poller()
+        alarm = try check("create an event descriptor") {
+            eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+        }
+        super.init(kind: .epoll)
+        // For changes only: each write is a change, so nobody ever has to read the count away.
+        try poller.add(alarm, [.readable, .onChange], token: EpollDriver.alarmToken)
+    }
+
+    deinit { close(alarm) }
+
+    override func wake() { _ = eventfd_write(alarm, 1) }
+
+    override func attach(_ state: StatePointer) throws(SystemError) {
+        guard state.pointee.kind == .socket, state.pointee.descriptor >= 0, !state.pointee.registered else {
+            return
+        }
+        try poller.add(
+            state.pointee.descriptor, [.readable, .writable, .ended, .onChange],
+            token: UInt64(UInt(bitPattern: state)))
+        state.pointee.registered = true
+    }
+
+    override func detach(_ state: StatePointer) {
+        poller.remove(state.pointee.descriptor)
+        state.pointee.registered = false
+    }
+
+    override func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
+        lane.pointee.ended = false
+        if lane.pointee.ready {
+            lane.pointee.ready = false
+            return false
+        }
+        lane.pointee.busy = false
+        return true
+    }
+
+    override func collect(until deadline: Deadline, _ completed: inout CompletionList) {
+        withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: EpollDriver.noticesPerWait) { events in
+            let count = poller.wait(events, until: deadline)
+            for event in events[..<count] where event.data.u64 != EpollDriver.alarmToken {
+                // Valid even if the handle is gone: states are recycled, never given back.
+                let state = StatePointer(bitPattern: UInt(event.data.u64))!
+                notice(.init(rawValue: event.events), state, &completed)
+            }
+        }
+    }
+
+    private func notice(
+        _ readiness: Poller.Readiness, _ state: StatePointer, _ completed: inout CompletionList
+    ) {
+        state.lock()
+        let hasFailed = readiness.contains(.failed) || readiness.rawValue & EPOLLHUP.rawValue != 0
+        if hasFailed || readiness.contains(.writable) {
+            let lane = state.lane(.outward)
+            lane.pointee.ready = true
+            if lane.pointee.pending.head != nil {
+                tryHead(state, lane, &completed)
+                state.lock()
+            }
+        }
+        let lane = state.lane(.inward)
+        if !readiness.isDisjoint(with: [.readable, .ended, .failed]) {
+            lane.pointee.ready = true
+            if !readiness.isDisjoint(with: [.ended, .failed]) { lane.pointee.ended = true }
+        }
+        tryHead(state, lane, &completed)
+    }
+}

@@ -1,0 +1,59 @@
+import CKernel
+import Glibc
+
+/// A file that is read and written at offsets. It has no position of its own, and no child process inherits it.
+///
+/// Win32 counterpart: a handle from `CreateFile` with `FILE_FLAG_OVERLAPPED`.
+public final class File: Handle, @unchecked Sendable {
+    /// What the file is opened for.
+    public enum Access: Sendable {
+        /// It has to exist.
+        case reading
+        /// It is made if it does not exist, and emptied if it does.
+        case writing
+        /// It is made, and must not exist yet.
+        case creating
+    }
+
+    /// The path that the file was opened with.
+    public let path: String
+
+    /// - Throws: ENOENT, EACCES, EISDIR, EEXIST, EMFILE, with the path in the sentence.
+    public init(_ path: String, for access: Access = .reading) throws(SystemError) {
+        let flags =
+            switch access {
+            case .reading: O_RDONLY
+            case .writing: O_RDWR | O_CREAT | O_TRUNC
+            case .creating: O_RDWR | O_CREAT | O_EXCL
+            }
+        self.path = path
+        let descriptor = try check("open \(path)") { ck_open(path, flags | O_CLOEXEC, 0o644) }
+        super.init(descriptor: descriptor, kind: .file)
+        var status = stat()
+        if fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
+            throw SystemError(EISDIR, attempted: "open \(path)")
+        }
+    }
+
+    /// Bytes in the file now. It may change before you use the number. - Throws: EBADF when closed.
+    public var size: Int64 {
+        get throws(SystemError) {
+            var status = stat()
+            let descriptor = descriptor
+            _ = try check("ask for the size of \(path)") { fstat(descriptor, &status) }
+            return Int64(status.st_size)
+        }
+    }
+
+    /// Makes the file this long; new bytes are zero and take no room on the disk until they are written.
+    public func setSize(_ bytes: Int64) throws(SystemError) {
+        let descriptor = descriptor
+        _ = try check("set the size of \(path)") { ftruncate(descriptor, off_t(bytes)) }
+    }
+
+    /// Waits until what was written is on the disk. Win32 counterpart: `FlushFileBuffers`.
+    public func flush() throws(SystemError) {
+        let descriptor = descriptor
+        _ = try check("flush \(path)") { fsync(descriptor) }
+    }
+}

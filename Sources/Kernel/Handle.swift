@@ -1,0 +1,290 @@
+import CKernel
+import Glibc
+import Timeline
+
+/// A socket or a file that operations can be posted on.
+///
+/// A handle is open until `close`, or until nobody refers to it and nothing is pending on it. Every method may be
+/// called from any thread; but two threads that post receives on one socket at once get no promise about which
+/// comes first. Win32 counterpart: `HANDLE` and `SOCKET`, opened for overlapped work.
+open class Handle: @unchecked Sendable {
+    let state: StatePointer
+
+    /// A listener's accepts that have a connection and wait on it for first data. Guarded by the state's lock.
+    final var awaitingFirstData: [ObjectIdentifier: Overlapped] = [:]
+
+    init(descriptor: Int32, kind: HandleKind) {
+        state = HandleStates.take()
+        state.pointee.descriptor = descriptor
+        state.pointee.kind = kind
+        // A send is worth an attempt from the start; a receive is not, until a notice says so.
+        state.lane(.outward).pointee.ready = true
+    }
+
+    deinit {
+        close()
+        // Nothing is pending, or this handle would still be referred to. So nobody but a late notice looks here.
+        state.lock()
+        let target = state.pointee.target
+        let driver = state.pointee.driver
+        state.lanes { $0.pointee = Lane() }
+        state.pointee.clear()
+        state.unlock()
+        HandleStates.giveBack(state)
+        withExtendedLifetime((target, driver)) {}
+    }
+
+    /// The system's number for this handle; -1 when it is closed or not yet connected to anything.
+    public final var descriptor: Int32 { locked { $0.pointee.descriptor } }
+
+    /// The key that comes with every packet of this handle; nil when it is associated with no port.
+    public final var completionKey: UInt? { locked { $0.pointee.target == nil ? nil : $0.pointee.key } }
+
+    @inline(__always)
+    final func locked<Result, Failure: Error>(
+        _ body: (StatePointer) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        state.lock()
+        defer { state.unlock() }
+        return try body(state)
+    }
+
+    // MARK: Association
+
+    /// Sends every later completion of this handle to `target`, under `key`. Once only, and for good. An operation
+    /// that is already pending goes there too.
+    ///
+    /// - Throws: EINVAL when the handle is associated already or has operations with a routine pending;
+    ///   EBADF when it is closed; ENOSPC or ENOMEM when the driver cannot take it.
+    public final func associate(with target: CompletionTarget, key: UInt, driver: Driver) throws(SystemError)
+    {
+        try locked { state throws(SystemError) in
+            guard !state.pointee.closed else {
+                throw SystemError(EBADF, attempted: "associate a closed handle")
+            }
+            guard state.pointee.target == nil else {
+                throw SystemError(EINVAL, attempted: "associate a handle that belongs to a port already")
+            }
+            if state.pointee.registered, state.pointee.driver !== driver {
+                state.pointee.driver?.detach(state)
+            }
+            state.pointee.driver = driver
+            try driver.attach(state)
+            state.pointee.target = target
+            state.pointee.key = key
+        }
+    }
+
+    // MARK: Posting
+
+    /// Posts an operation. Returns when it is pending or complete: in both cases the result comes by packet, event
+    /// or routine, and there is nothing to handle here.
+    ///
+    /// - Throws: when the post was not accepted. Then nothing will come, and the operation is the caller's again.
+    final func post(
+        _ operation: Overlapped, _ kind: Operation, _ direction: Direction,
+        _ memory: UnsafeMutableRawBufferPointer = .init(start: nil, count: 0), other: Handle? = nil,
+        extra: AnyObject? = nil,
+        after prepare: (StatePointer) throws(SystemError) -> Void = { _ throws(SystemError) in }
+    ) throws(SystemError) {
+        state.lock()
+        do throws(SystemError) {
+            guard !state.pointee.closed else {
+                throw SystemError(EBADF, attempted: "post on a closed handle")
+            }
+            guard operation.routineTarget == nil || state.pointee.target == nil else {
+                throw SystemError(EINVAL, attempted: "post with a routine on a handle that belongs to a port")
+            }
+            try prepare(state)
+            guard operation.begin(kind, memory) else {
+                throw SystemError(EALREADY, attempted: "post an operation that is already pending")
+            }
+        } catch {
+            state.unlock()
+            throw error
+        }
+        operation.handle = self
+        if other != nil { operation.other = other }
+        if extra != nil { operation.extra = extra }
+        Recorder.mark(.posted, operation.identity)
+        // The lane owns this reference until the operation is complete.
+        let reference = Unmanaged.passRetained(operation)
+        let lane = state.lane(direction)
+        lane.pointee.pending.append(reference)
+        let driver: Driver
+        if let own = state.pointee.driver {
+            driver = own
+        } else {
+            driver = Driver.system
+            state.pointee.driver = driver
+            do throws(SystemError) { try driver.attach(state) } catch { state.pointee.driver = nil }
+        }
+        var completed = CompletionList()
+        let refusal = driver.begin(operation, state, lane, &completed)
+        if !completed.isEmpty { completed.deliver() }
+        if refusal != 0 { throw SystemError(refusal, attempted: "\(kind)") }
+    }
+
+    // MARK: Cancelling and closing
+
+    /// Asks for one operation, or all of this handle, to be cancelled. It asks, no more: the operation may still
+    /// finish normally, and its completion comes either way, exactly once. Memory stays the driver's until then.
+    ///
+    /// - Returns: false when nothing was pending that could be cancelled. That is no error; a packet may still be
+    ///   on its way. Win32 counterpart: `CancelIoEx`, and `ERROR_NOT_FOUND`.
+    @discardableResult
+    public final func cancel(_ operation: Overlapped? = nil) -> Bool {
+        var completed = CompletionList()
+        var found = false
+        state.lock()
+        for direction in [Direction.inward, .outward] {
+            found = cancel(operation, state.lane(direction), &completed) || found
+        }
+        let elsewhere = awaitingFirstData.values.filter { operation == nil || $0 === operation }
+        state.unlock()
+        for accept in elsewhere { found = accept.other?.cancelAccept(accept, &completed) ?? false || found }
+        completed.deliver()
+        return found
+    }
+
+    /// An accept of a listener waits here, on its new connection, for first data: cancels it.
+    private final func cancelAccept(_ accept: Overlapped, _ completed: inout CompletionList) -> Bool {
+        locked { cancel(accept, $0.lane(.inward), &completed) }
+    }
+
+    /// Under the lock: completes what waits, and asks the driver for what is being carried out.
+    private func cancel(
+        _ wanted: Overlapped?, _ lane: LanePointer, _ completed: inout CompletionList
+    ) -> Bool {
+        var found = false
+        var cursor = lane.pointee.pending.head
+        while let reference = cursor {
+            let operation = reference._withUnsafeGuaranteedRef { $0 }
+            cursor = operation.next
+            guard wanted == nil || operation === wanted else { continue }
+            found = true
+            let isCarriedOut =
+                state.pointee.kind == .file
+                || (lane.pointee.busy && reference.toOpaque() == lane.pointee.pending.head?.toOpaque())
+            if isCarriedOut {
+                operation.cancelRequested = true
+                (operation.ring ?? state.pointee.driver)?.cancel(operation)
+            } else {
+                lane.pointee.pending.remove(reference)
+                operation.finish(state, bytes: operation.progress, code: ECANCELED)
+                completed.append(reference)
+            }
+        }
+        return found
+    }
+
+    /// Closes the handle. Everything pending on it completes with `SystemError.cancelled`, or normally if it was
+    /// quicker; those packets may come after this call has returned. A second call does nothing.
+    ///
+    /// Win32 counterpart: `closesocket`, `CloseHandle`.
+    public final func close() {
+        var completed = CompletionList()
+        state.lock()
+        guard !state.pointee.closed else { return state.unlock() }
+        state.pointee.closed = true
+        let descriptor = state.pointee.descriptor
+        state.pointee.driver?.willClose(state)
+        for direction in [Direction.inward, .outward] {
+            _ = cancel(nil, state.lane(direction), &completed)
+        }
+        let elsewhere = awaitingFirstData.values
+        if descriptor >= 0 {
+            // A thread that is inside a system call with this number closes it on its way out.
+            state.pointee.closing = true
+            state.closeIfWanted()
+        }
+        let target = state.pointee.target
+        state.unlock()
+        // A client that has said nothing yet goes with the listener that it came to.
+        for accept in elsewhere {
+            _ = accept.other?.cancelAccept(accept, &completed)
+        }
+        completed.deliver()
+        withExtendedLifetime(target) {}
+    }
+}
+
+extension UnsafeMutablePointer where Pointee == HandleState {
+    fileprivate func lanes(_ body: (LanePointer) -> Void) {
+        body(lane(.inward))
+        body(lane(.outward))
+    }
+
+    /// Whether a thread is, or will soon be, inside a system call with this descriptor. What is in a ring does
+    /// not count: there the kernel holds the descriptor itself.
+    private var isInCall: Bool {
+        var cursor = lane(.inward).pointee.pending.head
+        if pointee.kind == .file {
+            while let operation = cursor?._withUnsafeGuaranteedRef({ $0 }) {
+                if operation.ring == nil { return true }
+                cursor = operation.next
+            }
+            return false
+        }
+        let isInCall = { (lane: LanePointer) in
+            lane.pointee.busy && lane.pointee.pending.head?._withUnsafeGuaranteedRef { $0.ring } == nil
+        }
+        return isInCall(lane(.inward)) || isInCall(lane(.outward))
+    }
+
+    /// Under the lock, when no call with this descriptor is under way.
+    func closeDescriptor() {
+        pointee.closing = false
+        let descriptor = pointee.descriptor
+        pointee.descriptor = -1
+        if pointee.registered { pointee.driver?.detach(self) }
+        if descriptor >= 0 { Glibc.close(descriptor) }
+    }
+
+    /// Under the lock, by whoever has just left a busy lane.
+    func closeIfWanted() {
+        if pointee.closing && !isInCall { closeDescriptor() }
+    }
+}
+
+extension HandleState {
+    fileprivate mutating func clear() {
+        descriptor = -1
+        closed = false
+        closing = false
+        bound = false
+        listening = false
+        connected = false
+        sendShutDown = false
+        reset = false
+        registered = false
+        key = 0
+        target = nil
+        driver = nil
+    }
+}
+
+extension Overlapped {
+    /// Under the lock of the handle in whose lane the operation was: writes the result down, and where it goes.
+    final func finish(_ state: StatePointer, bytes: Int, code: Int32) {
+        result = bytes
+        self.code = code
+        if code == ECONNRESET || code == EPIPE { state.pointee.reset = true }
+        // An accept that waited for first data belongs to its listener, not to the connection that it waited on.
+        let isElsewhere = phase == 1 && operation == .accept && handle?.state != state
+        let home = isElsewhere ? handle!.state : state
+        if isElsewhere {
+            home.lock()
+            handle!.awaitingFirstData[ObjectIdentifier(self)] = nil
+        }
+        key = home.pointee.key
+        if suppressesPacket {
+            destination = nil
+        } else if let routineTarget {
+            destination = Unmanaged.passUnretained(routineTarget)
+        } else {
+            destination = home.pointee.target.map(Unmanaged.passUnretained)
+        }
+        if isElsewhere { home.unlock() }
+    }
+}

@@ -1,0 +1,132 @@
+import Glibc
+
+/// One direction of a handle: the operations pending there, in the order they were posted.
+///
+/// Whoever set `busy` carries out the operation at the head and is alone with it until it clears `busy` again;
+/// others only append. That keeps receives filled, and sends leaving, in posting order, without holding a lock
+/// over a system call.
+struct Lane {
+    var pending = OperationQueue()
+    /// The head is being carried out: by a thread, or by the ring.
+    var busy = false
+    /// The descriptor may be usable: an attempt is worth while. Set by notices, used up by attempts.
+    var ready = false
+    /// The other side has ended or failed: there is something to be had until an attempt finds nothing.
+    var ended = false
+}
+
+/// Pending operations in posting order, linked through themselves. Each is owned by the queue.
+struct OperationQueue {
+    private(set) var head: Unmanaged<Overlapped>?
+    private var tail: Unmanaged<Overlapped>?
+
+    mutating func append(_ operation: Unmanaged<Overlapped>) {
+        operation._withUnsafeGuaranteedRef {
+            $0.next = nil
+            $0.previous = tail
+        }
+        if let tail { tail._withUnsafeGuaranteedRef { $0.next = operation } } else { head = operation }
+        tail = operation
+    }
+
+    mutating func remove(_ operation: Unmanaged<Overlapped>) {
+        operation._withUnsafeGuaranteedRef { op in
+            if let previous = op.previous {
+                previous._withUnsafeGuaranteedRef { $0.next = op.next }
+            } else {
+                head = op.next
+            }
+            if let next = op.next {
+                next._withUnsafeGuaranteedRef { $0.previous = op.previous }
+            } else {
+                tail = op.previous
+            }
+            op.next = nil
+            op.previous = nil
+        }
+    }
+}
+
+/// What the system knows of a handle. Every field is guarded by `mutex`.
+///
+/// The memory of a state is recycled but never given back, so a late notice for a handle that is gone can still
+/// look at it. It finds another handle's state there, or none, and the worst that it does is to make somebody
+/// try in vain: a notice only ever says *try*.
+struct HandleState {
+    var mutex = pthread_mutex_t()
+    var descriptor: Int32 = -1
+    /// No operation may be posted any more.
+    var closed = false
+    /// The descriptor is to be closed by whoever leaves the last busy lane.
+    var closing = false
+    var bound = false
+    var listening = false
+    var connected = false
+    var sendShutDown = false
+    /// The connection was reset: known from an operation that failed so.
+    var reset = false
+    /// Registered with the driver for readiness.
+    var registered = false
+    var kind = HandleKind.socket
+    var key: UInt = 0
+    var target: CompletionTarget?
+    var driver: Driver?
+    /// Two lanes, in the same allocation as the state.
+    let lanes: UnsafeMutablePointer<Lane>
+    var nextFree: UnsafeMutablePointer<HandleState>?
+
+    init(lanes: UnsafeMutablePointer<Lane>) { self.lanes = lanes }
+}
+
+enum HandleKind { case socket, file }
+
+/// The direction of an operation: which of a handle's two lanes it waits in.
+enum Direction: Int {
+    case inward = 0
+    case outward = 1
+}
+
+typealias StatePointer = UnsafeMutablePointer<HandleState>
+typealias LanePointer = UnsafeMutablePointer<Lane>
+
+extension UnsafeMutablePointer where Pointee == HandleState {
+    // Valid for ever: states are never given back.
+    @inline(__always) func lock() { pthread_mutex_lock(&pointee.mutex) }
+    @inline(__always) func unlock() { pthread_mutex_unlock(&pointee.mutex) }
+    @inline(__always) func lane(_ direction: Direction) -> LanePointer { pointee.lanes + direction.rawValue }
+}
+
+/// The store of handle states: made in slabs, recycled, never given back.
+enum HandleStates {
+    private static let lock = Lock()
+    nonisolated(unsafe) private static var free: StatePointer?
+    private static let perSlab = 32
+
+    static func take() -> StatePointer {
+        lock.lock()
+        defer { lock.unlock() }
+        if free == nil { addSlab() }
+        let state = free!
+        free = state.pointee.nextFree
+        return state
+    }
+
+    static func giveBack(_ state: StatePointer) {
+        lock.lock()
+        state.pointee.nextFree = free
+        free = state
+        lock.unlock()
+    }
+
+    private static func addSlab() {
+        let states = StatePointer.allocate(capacity: perSlab)
+        let lanes = LanePointer.allocate(capacity: 2 * perSlab)
+        lanes.initialize(repeating: Lane(), count: 2 * perSlab)
+        for index in 0..<perSlab {
+            (states + index).initialize(to: HandleState(lanes: lanes + 2 * index))
+            pthread_mutex_init(&states[index].mutex, nil)
+            states[index].nextFree = free
+            free = states + index
+        }
+    }
+}

@@ -1,0 +1,152 @@
+import Glibc
+import Synchronization
+import Timeline
+
+/// One operation: what was asked, and what came of it. The base of every per-I/O context.
+///
+/// An operation is *idle*, is *posted* on a handle, is *pending* there until it completes, and is idle again when
+/// its packet has been dequeued (or, without a port, when it has completed). Posting one that is pending is
+/// refused. While it is pending the driver holds a reference to it and to its handle; the memory it reads or
+/// writes belongs to the driver for that time, and the caller keeps that memory alive and untouched.
+///
+/// Results may be read by whoever dequeued the packet, saw the event, or saw `isPending` turn false.
+/// Win32 counterpart: `OVERLAPPED`.
+open class Overlapped: @unchecked Sendable {
+    /// Where a file operation begins, in bytes from the start of the file: one number of 64 bits, not two halves.
+    /// Read when the operation is posted, ignored for sockets, never advanced. Win32: `Offset`, `OffsetHigh`.
+    public final var offset: Int64 = 0
+
+    /// Set when the operation completes, and reset when it is posted. Win32: `hEvent`.
+    public final var event: Signal?
+
+    /// Completes without a packet, even on a handle that has a port; the event still tells.
+    /// Win32: the lowest bit of `hEvent`.
+    public final var suppressesPacket = false
+
+    /// Where a completion goes instead of the handle's port, such as the APC queue of a thread.
+    /// Refused on a handle that has a port. Win32: the completion routine of `ReadFileEx`.
+    public final var routineTarget: CompletionTarget?
+
+    /// An idle operation.
+    public init() {}
+
+    // MARK: Results
+
+    /// Bytes transferred. 0 while pending. Win32: `InternalHigh`.
+    public final var bytes: Int { result }
+
+    /// The system's error number; 0 when the operation succeeded. Win32: `Internal`.
+    public final var errorCode: Int32 { code }
+
+    /// What went wrong; nil when nothing did.
+    public final var error: SystemError? {
+        code == 0 ? nil : SystemError(code, attempted: "\(operation)")
+    }
+
+    /// Whether the operation has been posted and has not completed. Any thread may ask.
+    /// Win32 counterpart: `!HasOverlappedIoCompleted`.
+    public final var isPending: Bool { state.load(ordering: .acquiring) == State.pending }
+
+    /// What was last posted.
+    public final var kind: Operation { operation }
+
+    /// The key of the handle at the moment of completion; 0 without a port.
+    public final var completionKey: UInt { key }
+
+    // MARK: What the driver keeps here. Guarded by the handle's lock while pending.
+
+    enum State {
+        static let idle: UInt8 = 0
+        static let pending: UInt8 = 1
+        /// Complete, and its packet is in a port: not to be posted before it is dequeued.
+        static let queued: UInt8 = 2
+    }
+
+    final let state = Atomic<UInt8>(State.idle)
+    final var operation = Operation.none
+    final var phase: UInt8 = 0
+    /// The ring that carries the operation out, while it does. The kernel then keeps the descriptor alive itself.
+    final var ring: URingDriver?
+    final var cancelRequested = false
+    final var code: Int32 = 0
+    final var result = 0
+    final var key: UInt = 0
+    final var buffer = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+    /// Bytes already transferred of an operation that takes several steps.
+    final var progress = 0
+    /// Neighbours in the one list that this operation is in: a lane while pending, a completion list after that.
+    final var next: Unmanaged<Overlapped>?
+    final var previous: Unmanaged<Overlapped>?
+    /// The handle is kept open for as long as the operation is pending.
+    final var handle: Handle?
+    /// Accept: the socket that is to receive the connection. Transmit: the file.
+    final var other: Handle?
+    /// What only rare operations carry.
+    final var extra: AnyObject?
+    final var destination: Unmanaged<CompletionTarget>?
+
+    /// By this the timeline tells operations apart.
+    public final var identity: UInt { UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque()) }
+
+    /// Takes the operation from idle to pending; false when it is not idle.
+    final func begin(_ kind: Operation, _ memory: UnsafeMutableRawBufferPointer) -> Bool {
+        guard
+            state.compareExchange(
+                expected: State.idle, desired: State.pending, ordering: .acquiringAndReleasing
+            )
+            .exchanged
+        else { return false }
+        operation = kind
+        phase = 0
+        cancelRequested = false
+        code = 0
+        result = 0
+        progress = 0
+        buffer = memory
+        event?.reset()
+        return true
+    }
+
+    /// Back to idle, for a post that was not accepted.
+    final func takeBack() {
+        handle = nil
+        other = nil
+        extra = nil
+        state.store(State.idle, ordering: .releasing)
+    }
+
+    /// Called by a port when it hands the operation's packet to a worker: from here on it may be posted again.
+    public final func wasDequeued() { state.store(State.idle, ordering: .releasing) }
+}
+
+/// What an operation does.
+public enum Operation: UInt8, Sendable {
+    /// Nothing was posted yet.
+    case none
+    /// Bytes from a connection. Win32: `WSARecv`.
+    case receive
+    /// Bytes to a connection. Win32: `WSASend`.
+    case send
+    /// A connection from a listener. Win32: `AcceptEx`.
+    case accept
+    /// A connection to a listener. Win32: `ConnectEx`.
+    case connect
+    /// The end of a connection. Win32: `DisconnectEx`.
+    case disconnect
+    /// Bytes from a file. Win32: `ReadFile`.
+    case read
+    /// Bytes to a file. Win32: `WriteFile`.
+    case write
+    /// A file to a connection. Win32: `TransmitFile`.
+    case transmit
+}
+
+/// Something that can be set when an operation completes: the kernel's side of an event.
+open class Signal: @unchecked Sendable {
+    /// For subclasses.
+    public init() {}
+    /// An operation that carries this signal was posted.
+    open func reset() {}
+    /// An operation that carries this signal completed. Its results are readable.
+    open func set() {}
+}

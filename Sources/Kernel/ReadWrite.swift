@@ -1,0 +1,80 @@
+import CKernel
+import Glibc
+
+extension File {
+    /// Posts a read at `operation.offset`. Completes with as many bytes as the file has there, up to the buffer's
+    /// size; a read that begins at or after the end of the file fails with `SystemError.endOfFile`.
+    ///
+    /// - Parameter buffer: The driver's until the completion.
+    /// - Throws: EBADF when the file is closed, EINVAL when the offset is negative, EALREADY when the operation is
+    ///   pending.
+    ///
+    /// Win32 counterpart: `ReadFile` on a handle opened with `FILE_FLAG_OVERLAPPED`.
+    public func read(
+        _ operation: Overlapped, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(SystemError) {
+        let isValid = operation.offset >= 0
+        try post(operation, .read, .inward, buffer) { _ throws(SystemError) in
+            guard isValid else { throw SystemError(EINVAL, attempted: "read before the start of a file") }
+        }
+    }
+
+    /// Posts a write at `operation.offset`. Completes when every byte has been given to the system, or with an error.
+    ///
+    /// - Parameter buffer: The driver's until the completion, and unchanged.
+    /// - Throws: EBADF when the file is closed, EINVAL when the offset is negative, EALREADY when the operation is
+    ///   pending.
+    ///
+    /// Win32 counterpart: `WriteFile` on a handle opened with `FILE_FLAG_OVERLAPPED`.
+    public func write(_ operation: Overlapped, from buffer: UnsafeRawBufferPointer) throws(SystemError) {
+        let isValid = operation.offset >= 0
+        try post(operation, .write, .inward, UnsafeMutableRawBufferPointer(mutating: buffer)) {
+            _ throws(SystemError) in
+            guard isValid else { throw SystemError(EINVAL, attempted: "write before the start of a file") }
+        }
+    }
+}
+
+extension Overlapped {
+    final func attemptRead(_ descriptor: Int32) -> Attempt {
+        let count = pread(descriptor, buffer.baseAddress, buffer.count, Int(offset))
+        return count < 0 ? .failure(errno) : finishedRead(count)
+    }
+
+    final func prepareRead(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {
+        ck_sqe_fill(
+            entry, UInt8(IORING_OP_READ.rawValue), descriptor, UInt64(offset), buffer.baseAddress,
+            UInt32(clamping: buffer.count), 0, tag)
+    }
+
+    final func concludeRead(_ answer: Int32) -> Attempt {
+        answer < 0 ? .failed(-answer) : finishedRead(Int(answer))
+    }
+
+    private final func finishedRead(_ count: Int) -> Attempt {
+        count == 0 && buffer.count > 0 ? .failed(SystemError.endOfFile) : .done(bytes: count, drained: false)
+    }
+
+    final func attemptWrite(_ descriptor: Int32) -> Attempt {
+        let left = buffer.count - progress
+        if left == 0 { return .done(bytes: progress, drained: false) }
+        let count = pwrite(descriptor, buffer.baseAddress! + progress, left, Int(offset) + progress)
+        return count < 0 ? .failure(errno) : wrote(count)
+    }
+
+    final func prepareWrite(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {
+        ck_sqe_fill(
+            entry, UInt8(IORING_OP_WRITE.rawValue), descriptor, UInt64(offset) + UInt64(progress),
+            buffer.baseAddress.map { $0 + progress }, UInt32(clamping: buffer.count - progress), 0, tag)
+    }
+
+    final func concludeWrite(_ answer: Int32) -> Attempt {
+        answer < 0 ? .failed(-answer) : wrote(Int(answer))
+    }
+
+    private final func wrote(_ count: Int) -> Attempt {
+        progress += count
+        if progress == buffer.count { return .done(bytes: progress, drained: false) }
+        return count == 0 ? .failed(ENOSPC) : .more
+    }
+}

@@ -1,0 +1,62 @@
+import CKernel
+import Glibc
+
+extension Socket {
+    /// Posts a receive. It completes when there are bytes, with as many as there are up to the buffer's size; with
+    /// 0 bytes at the end of the stream; or with an error. Receives pending on one socket are filled in the order
+    /// they were posted.
+    ///
+    /// An empty buffer asks for a notice only: it completes with 0 bytes when data or the end of the stream can be
+    /// read, and takes nothing.
+    ///
+    /// - Parameter buffer: The driver's until the completion; the caller keeps it alive and does not touch it.
+    /// - Throws: ENOTCONN without a connection, ECONNRESET when the connection is known to be reset, EBADF when the
+    ///   socket is closed, EALREADY when the operation is pending. Then nothing was posted.
+    ///
+    /// Win32 counterpart: `WSARecv`.
+    public func receive(
+        _ operation: Overlapped, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(SystemError) {
+        try post(operation, .receive, .inward, buffer) { state throws(SystemError) in
+            try state.requireConnection("receive")
+        }
+    }
+}
+
+extension Overlapped {
+    @inline(__always)
+    final func attemptReceive(_ descriptor: Int32) -> Attempt {
+        // The buffer is the caller's promise: alive and untouched until the completion.
+        guard buffer.count > 0 else { return attemptNotice(descriptor) }
+        let count = recv(descriptor, buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
+        if count < 0 { return .failure(errno) }
+        // The end of the stream stays readable.
+        return .done(bytes: count, drained: count > 0 && count < buffer.count)
+    }
+
+    /// Looks without taking: a zero-byte receive.
+    final func attemptNotice(_ descriptor: Int32) -> Attempt {
+        var byte: UInt8 = 0
+        let count = recv(descriptor, &byte, 1, Int32(MSG_DONTWAIT | MSG_PEEK))
+        return count < 0 ? .failure(errno) : .done(bytes: 0, drained: false)
+    }
+
+    final func prepareReceive(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64)
+    {
+        if buffer.count == 0 {
+            preparePoll(entry, descriptor, UInt32(POLLIN) | EPOLLRDHUP.rawValue, tag)
+        } else {
+            ck_sqe_fill(
+                entry, UInt8(IORING_OP_RECV.rawValue), descriptor, 0, buffer.baseAddress,
+                UInt32(clamping: buffer.count), 0, tag)
+        }
+    }
+
+    final func concludeReceive(_ answer: Int32, _ descriptor: Int32) -> Attempt {
+        if answer < 0 { return .failed(-answer) }
+        if buffer.count > 0 { return .done(bytes: Int(answer), drained: false) }
+        // A poll also answers for an error: a look tells which.
+        if case .failed(let code) = attemptNotice(descriptor) { return .failed(code) }
+        return .done(bytes: 0, drained: false)
+    }
+}

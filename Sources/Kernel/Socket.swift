@@ -1,0 +1,171 @@
+import CKernel
+import Glibc
+
+/// A TCP socket. It never blocks, unless `isBlocking` is set, and no child process inherits it.
+///
+/// Win32 counterpart: `SOCKET`, from `WSASocket` with `WSA_FLAG_OVERLAPPED`.
+public final class Socket: Handle, @unchecked Sendable {
+    /// A fresh socket without a descriptor: for an accept to put a connection into.
+    public init() { super.init(descriptor: -1, kind: .socket) }
+
+    init(connectedDescriptor descriptor: Int32) {
+        super.init(descriptor: descriptor, kind: .socket)
+        state.pointee.bound = true
+        state.pointee.connected = true
+    }
+
+    private init(descriptor: Int32) { super.init(descriptor: descriptor, kind: .socket) }
+
+    /// A socket that is bound to an address, to connect from; by default to any free port of the loopback.
+    ///
+    /// - Throws: EADDRINUSE, EADDRNOTAVAIL, EACCES from binding; EMFILE when no descriptor is left.
+    public convenience init(boundTo address: Address) throws(SystemError) {
+        self.init(descriptor: try Socket.open(address))
+        try bind(to: address)
+    }
+
+    /// A socket that is neither bound nor connected.
+    ///
+    /// - Throws: EMFILE when no descriptor is left.
+    public static func unbound(like address: Address = .loopback()) throws(SystemError) -> Socket {
+        Socket(descriptor: try open(address))
+    }
+
+    /// A socket that listens.
+    ///
+    /// - Parameters:
+    ///   - address: Port 0 takes any free one; read it back with `localAddress`.
+    ///   - backlog: Connections that wait to be accepted, at most.
+    /// - Throws: EADDRINUSE when somebody listens there, EADDRNOTAVAIL, EACCES; EMFILE when no descriptor is left.
+    public static func listener(on address: Address, backlog: Int = 4096) throws(SystemError) -> Socket {
+        let socket = Socket(descriptor: try open(address))
+        // So that a server can be started again while its old connections are still winding down.
+        try socket.set(SOL_SOCKET, SO_REUSEADDR, 1)
+        try socket.bind(to: address)
+        let descriptor = socket.state.pointee.descriptor
+        _ = try check("listen on \(address)") { Glibc.listen(descriptor, Int32(clamping: backlog)) }
+        socket.locked { $0.pointee.listening = true }
+        return socket
+    }
+
+    private static func open(_ address: Address) throws(SystemError) -> Int32 {
+        let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        return try check("create a socket") { Glibc.socket(address.domain, type, 0) }
+    }
+
+    private func bind(to address: Address) throws(SystemError) {
+        let descriptor = descriptor
+        _ = try check("bind \(address)") { address.withSystem { Glibc.bind(descriptor, $0, $1) } }
+        locked { $0.pointee.bound = true }
+    }
+
+    // MARK: Addresses and options
+
+    /// The address of this end. - Throws: EBADF when closed.
+    public var localAddress: Address {
+        get throws(SystemError) {
+            try Address.ask("ask for the local address", descriptor) { getsockname($0, $1, $2) }
+        }
+    }
+
+    /// The address of the other end. - Throws: ENOTCONN without a connection.
+    public var remoteAddress: Address {
+        get throws(SystemError) {
+            try Address.ask("ask for the peer's address", descriptor) { getpeername($0, $1, $2) }
+        }
+    }
+
+    /// Small messages leave at once rather than wait to be joined by more. Win32: `TCP_NODELAY`.
+    public func setNoDelay(_ on: Bool = true) throws(SystemError) {
+        try set(Int32(IPPROTO_TCP), TCP_NODELAY, on ? 1 : 0)
+    }
+
+    /// Bytes that the system keeps for sending and receiving; it may take more.
+    public func setBufferSizes(send: Int? = nil, receive: Int? = nil) throws(SystemError) {
+        if let send { try set(SOL_SOCKET, SO_SNDBUF, Int32(clamping: send)) }
+        if let receive { try set(SOL_SOCKET, SO_RCVBUF, Int32(clamping: receive)) }
+    }
+
+    /// Closing will throw away what was not sent and tell the other side with a reset. Win32: linger 0.
+    public func setAbortiveClose() throws(SystemError) {
+        var value = linger(l_onoff: 1, l_linger: 0)
+        let descriptor = descriptor
+        _ = try check("set linger") {
+            setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &value, socklen_t(MemoryLayout<linger>.size))
+        }
+    }
+
+    /// Sets an option of the system whose value is one number.
+    public func set(_ level: Int32, _ option: Int32, _ value: Int32) throws(SystemError) {
+        var value = value
+        let descriptor = descriptor
+        _ = try check("set option \(option)") {
+            setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size))
+        }
+    }
+
+    // MARK: A connection's way
+
+    /// For an accept: takes the fresh socket, so that no other accept gets it too.
+    func claim() -> Bool {
+        locked { state in
+            guard state.pointee.descriptor < 0, !state.pointee.closed, !state.pointee.bound else {
+                return false
+            }
+            state.pointee.bound = true
+            return true
+        }
+    }
+
+    /// An accept was not posted after all.
+    func disclaim() { locked { $0.pointee.bound = false } }
+
+    /// Under this socket's lock: a connection for a claimed socket. False when the socket was closed meanwhile; then
+    /// the connection is closed, too.
+    func adopt(_ descriptor: Int32) -> Bool {
+        guard !state.pointee.closed else {
+            Glibc.close(descriptor)
+            return false
+        }
+        state.pointee.descriptor = descriptor
+        state.pointee.connected = true
+        connectedSince = monotonicNanoseconds()
+        if state.pointee.target != nil { try? state.pointee.driver?.attach(state) }
+        return true
+    }
+
+    private var connectedSince: UInt64 = 0
+
+    /// How long ago an accept took the connection, in whole seconds as on Windows or finer; nil without one.
+    /// Win32 counterpart: `SO_CONNECT_TIME`.
+    public var connectTime: Duration? {
+        locked {
+            guard $0.pointee.connected, connectedSince != 0 else { return nil }
+            return .nanoseconds(Int64(monotonicNanoseconds() - connectedSince))
+        }
+    }
+}
+
+extension UnsafeMutablePointer where Pointee == HandleState {
+    /// Under the lock: what a receive or send needs.
+    @inline(__always)
+    func requireConnection(_ attempted: StaticString) throws(SystemError) {
+        if pointee.reset { throw SystemError(ECONNRESET, attempted: "\(attempted)") }
+        if !pointee.connected { throw SystemError(ENOTCONN, attempted: "\(attempted)") }
+    }
+
+    /// Under the lock, when a disconnect for reuse is over: the socket is as new.
+    func makeFresh() {
+        let descriptor = pointee.descriptor
+        if pointee.registered { pointee.driver?.detach(self) }
+        pointee.descriptor = -1
+        if descriptor >= 0 { Glibc.close(descriptor) }
+        pointee.bound = false
+        pointee.connected = false
+        pointee.sendShutDown = false
+        pointee.reset = false
+        lane(.inward).pointee.ready = false
+        lane(.inward).pointee.ended = false
+        lane(.outward).pointee.ready = true
+    }
+}

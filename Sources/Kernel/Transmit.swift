@@ -1,0 +1,87 @@
+import CKernel
+import Glibc
+
+extension Socket {
+    /// Posts a file, with optional bytes before and after it, as one send. It completes with the number of all bytes
+    /// handed over. It takes its turn among the sends of this socket. The file is read from `operation.offset`.
+    ///
+    /// - Parameters:
+    ///   - file: What to send; nil sends only head and tail.
+    ///   - length: Bytes of the file; 0 means all from the offset on. A file that turns out to be shorter makes the
+    ///     operation fail with `SystemError.endOfFile` after what there was.
+    ///   - head, tail: The driver's until the completion.
+    /// - Throws: ENOTCONN, ESHUTDOWN, ECONNRESET, EBADF, EALREADY as for `send`; EINVAL when the offset lies outside
+    ///   the file or more than `transmitLimit` bytes are asked for.
+    ///
+    /// Win32 counterpart: `TransmitFile`.
+    public func transmit(
+        _ operation: Overlapped, _ file: File?, length: Int = 0,
+        head: UnsafeRawBufferPointer = .init(start: nil, count: 0),
+        tail: UnsafeRawBufferPointer = .init(start: nil, count: 0)
+    ) throws(SystemError) {
+        var part = 0
+        if let file {
+            let size = try file.size
+            guard operation.offset >= 0, operation.offset <= size else {
+                throw SystemError(EINVAL, attempted: "transmit from outside the file")
+            }
+            part = length == 0 ? Int(size - operation.offset) : length
+        }
+        guard part >= 0, part + head.count + tail.count <= Socket.transmitLimit else {
+            throw SystemError(EINVAL, attempted: "transmit more than \(Socket.transmitLimit) bytes at once")
+        }
+        let plan = TransmitPlan(file: part, head: head, tail: tail)
+        try post(operation, .transmit, .outward, other: file, extra: plan) { state throws(SystemError) in
+            try state.requireConnection("transmit")
+            if state.pointee.sendShutDown { throw SystemError(ESHUTDOWN, attempted: "transmit") }
+        }
+    }
+
+    /// The most bytes, head and tail included, that one transmit moves.
+    public static let transmitLimit = Int(Int32.max) - 1
+}
+
+final class TransmitPlan: @unchecked Sendable {
+    let file: Int
+    let head: UnsafeRawBufferPointer
+    let tail: UnsafeRawBufferPointer
+
+    init(file: Int, head: UnsafeRawBufferPointer, tail: UnsafeRawBufferPointer) {
+        self.file = file
+        self.head = head
+        self.tail = tail
+    }
+}
+
+extension Overlapped {
+    /// The next piece: of the head, of the file, or of the tail. Runs on a helper thread, where SIGPIPE is blocked.
+    final func attemptTransmit(_ descriptor: Int32) -> Attempt {
+        guard let plan = extra as? TransmitPlan else { return .failed(EINVAL) }
+        let total = plan.head.count + plan.file + plan.tail.count
+        if progress == total { return .done(bytes: total, drained: false) }
+        let inFile = progress - plan.head.count
+        let count: Int
+        if inFile < 0 {
+            count = piece(plan.head, from: progress, descriptor)
+        } else if inFile < plan.file {
+            guard let source = other?.descriptor, source >= 0 else { return .failed(EBADF) }
+            var position = off_t(offset) + inFile
+            count = sendfile(descriptor, source, &position, min(plan.file - inFile, Overlapped.transmitPiece))
+            if count == 0 { return .failed(SystemError.endOfFile) }
+        } else {
+            count = piece(plan.tail, from: inFile - plan.file, descriptor)
+        }
+        if count < 0 { return .failure(errno) }
+        progress += count
+        return progress == total ? .done(bytes: total, drained: false) : .more
+    }
+
+    /// Bytes that one call sends of a file, so that one transfer does not keep a helper for long.
+    private static let transmitPiece = 1 << 20
+
+    private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {
+        Glibc.send(
+            descriptor, bytes.baseAddress! + start, bytes.count - start,
+            Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
+    }
+}
