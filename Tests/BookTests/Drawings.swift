@@ -8,7 +8,7 @@ func checkDrawings(_ project: Project) -> [String] {
         if !text.contains("<style") || !text.contains("prefers-color-scheme") {
             complaints.append("\(file): not drawn for light and dark")
         }
-        for wanted in ["viewBox=", "<title>", "http://www.w3.org/2000/svg"] where !text.contains(wanted) {
+        for wanted in ["viewBox=", "<title", "http://www.w3.org/2000/svg"] where !text.contains(wanted) {
             complaints.append("\(file): no \(wanted)")
         }
         if !shown.contains("](../\(file))"), !shown.contains("](\(file))") {

@@ -1,0 +1,28 @@
+/// One stop of the tour: a chapter's demonstration, a program of its own that is built beside this one.
+struct Stop: Sendable {
+    /// The chapter's number as the book writes it: `02`.
+    let number: String
+    let title: String
+    /// The program's name, which is what the reader types after `swift run`.
+    let product: String
+    /// What there is to see, in one line.
+    let sight: String
+
+    /// Every chapter, in order.
+    static let all = [
+        Stop(
+            number: "00", title: "One thread per client", product: "00-one-thread-per-client",
+            sight: "four ways to serve the same clients, and what each costs while nobody speaks"),
+        Stop(
+            number: "01", title: "Async events", product: "01-async-events",
+            sight: "one file, read with 1, 4 and 16 requests in flight"),
+        Stop(
+            number: "02", title: "Completion ports", product: "02-completion-ports",
+            sight: "nine steps of wake order, a blocked worker, an echo server on one port"),
+    ]
+
+    /// Whether the reader means this stop: `2`, `02` or `02-completion-ports`.
+    func isCalled(_ name: String) -> Bool {
+        name == product || name == number || (Int(name) != nil && Int(name) == Int(number))
+    }
+}
