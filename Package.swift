@@ -33,8 +33,10 @@ var targets: [Target] = [
     .testTarget(name: "KernelTests", dependencies: foundation + ["Stage", "CKernel"], swiftSettings: strict),
     .testTarget(name: "TimelineTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
     .testTarget(name: "StageTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
-    .testTarget(name: "BookTests", swiftSettings: strict),
-    .executableTarget(name: "Tour", dependencies: foundation + ["Stage"], swiftSettings: strict),
+    .testTarget(name: "BookTests", dependencies: ["Tour"], swiftSettings: strict),
+    // The tour runs the demonstrations as programs of their own; as dependencies they are built along with it.
+    .executableTarget(
+        name: "Tour", dependencies: chapters.map { .target(name: $0.module + "Demo") }, swiftSettings: strict),
     .executableTarget(
         name: "Bench",
         dependencies: foundation + ["Stage", "CKernel"] + chapters.map { .target(name: $0.module) },

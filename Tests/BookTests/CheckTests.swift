@@ -144,6 +144,7 @@ private let dictionary = "Tutorials/dictionary.md"
         Plant(
             checkTableOfContents, in: "Package.swift", "02-CompletionPorts", becomes: "03-Other",
             says: "Package.swift lists"),
+        Plant(checkTableOfContents, in: "Sources/Tour/Stop.swift", "02-", becomes: "2-", says: "no stop of"),
         Plant(checkTableOfContents, in: start, "(02-completion-ports.md)", becomes: "()", says: "no link to"),
         Plant(
             checkDictionary, in: dictionary, "Port.post()", becomes: "Port.send()", says: "there is no send"),

@@ -25,6 +25,7 @@ extension Project {
         "Sources/02-CompletionPorts/Pitfalls/NobodyWakes.swift":
             "struct BrokenPort {\n    let asleep = true\n}",
         "Sources/02-CompletionPorts/Demo/main.swift": "import CompletionPorts",
+        "Sources/Tour/Stop.swift": #"Stop(product: "02-completion-ports")"#,
         "Tests/02-CompletionPortsTests/Pitfalls.swift": """
         @Test("nobody-wakes: a flag wakes nobody") func nobodyWakes() {}
         """,

@@ -40,7 +40,7 @@ func checkLayout(_ project: Project) -> [String] {
     return complaints
 }
 
-/// The README's table, the start page and the manifest agree with `Sources/`.
+/// The README's table, the start page, the tour and the manifest agree with `Sources/`.
 func checkTableOfContents(_ project: Project) -> [String] {
     var complaints: [String] = []
     let chapters = project.chapters
@@ -64,6 +64,10 @@ func checkTableOfContents(_ project: Project) -> [String] {
         where !row.contains(wanted) {
             complaints.append("README.md: the row of \(chapter) lacks \(wanted)")
         }
+    }
+    let tour = project.swift(below: "Sources/Tour").map { project.files[$0] ?? "" }.joined()
+    for chapter in chapters where !tour.contains("\"\(chapter.product ?? chapter.folder)\"") {
+        complaints.append("Sources/Tour: \(chapter) is no stop of the tour")
     }
     let start = Markdown(project.files["Tutorials/README.md"] ?? "").links.map { "Tutorials/" + $0.target }
     for chapter in chapters where !start.contains(chapter.tutorial) {
