@@ -1,0 +1,151 @@
+import Kernel
+import Stage
+import Testing
+import Timeline
+
+/// A terminal that keeps what was printed.
+final class Paper: Sendable {
+    private let lines = Kept()
+
+    func terminal(plain: Bool = true, columns: Int = 80) -> Terminal {
+        Terminal(plain: plain, columns: columns) { [lines] in lines.append($0) }
+    }
+    var text: String { lines.text }
+
+    private final class Kept: @unchecked Sendable {
+        private let lock = Lock()
+        private var all = ""  // under the lock
+        func append(_ text: String) { lock.locked { all += text } }
+        var text: String { lock.locked { all } }
+    }
+}
+
+@Suite struct StageTerminal {
+    @Test("the exit status is 0 only if all claims held")
+    func claims() {
+        let paper = Paper()
+        let terminal = paper.terminal()
+        terminal.claim("water is wet", holds: true)
+        #expect(terminal.exitStatus == 0)
+        terminal.claim("fire is cold", holds: false)
+        terminal.claim("ice is cold", holds: true)
+        #expect(terminal.exitStatus == 1)
+        #expect(paper.text == "✓ water is wet\n✗ fire is cold\n✓ ice is cold\n")
+    }
+
+    @Test("a table is aligned, numbers on the right")
+    func table() {
+        let paper = Paper()
+        paper.terminal().table(
+            ["way", "per second", "note"],
+            [["one thread", "9", "slow"], ["a port", "120,000", ""], ["none"]])
+        #expect(
+            paper.text == """
+                way         per second  note
+                one thread           9  slow
+                a port         120,000
+                none
+
+                """)
+    }
+
+    @Test("a bar is as long as its share, and stays in the width")
+    func bar() {
+        let paper = Paper()
+        let terminal = paper.terminal(columns: 40)
+        terminal.bar("half", 5, of: 10, width: 10, figure: "5 ms")
+        terminal.bar("full", 10, of: 10, width: 10, figure: "10 ms")
+        terminal.bar("beyond any measure", 99, of: 10, width: 10, figure: "99 ms")
+        terminal.bar("nothing", 0, of: 0, width: 10, figure: "0 ms")
+        #expect(
+            paper.text == """
+                half       ███████████▌ 5 ms
+                full       ██████████████████████ 10 ms
+                beyond any ██████████████████████ 99 ms
+                nothing     0 ms
+
+                """)
+    }
+
+    @Test("colours come only where they are wanted")
+    func colours() {
+        let plain = Paper()
+        let coloured = Paper()
+        let recording = Recording(
+            records: [.init(nanoseconds: 0, lane: 0, operation: 1, what: .moment(.posted))],
+            lanes: [.init(name: "main", thread: 1)])
+        for terminal in [plain.terminal(), coloured.terminal(plain: false)] {
+            terminal.heading("Heading")
+            terminal.claim("claim", holds: true)
+            terminal.bar("bar", 1, of: 1, figure: "1")
+            terminal.draw(recording)
+        }
+        #expect(!plain.text.contains("\u{1b}"))
+        #expect(plain.text.hasPrefix("\nHeading\n───────\n✓ claim\n"))
+        #expect(coloured.text.replacing(/\u{1b}\[[0-9;]*m/, with: "") == plain.text)
+        #expect(coloured.text != plain.text)
+    }
+
+    @Test("lines of many threads are not mixed")
+    func threads() {
+        let paper = Paper()
+        let terminal = paper.terminal()
+        inThreads(4) { thread in
+            for _ in 0..<100 { terminal.table(["\(thread)"], [["\(thread)"]]) }
+        }
+        let lines = paper.text.split(separator: "\n")
+        #expect(lines.count == 800)
+        for pair in stride(from: 0, to: 800, by: 2) { #expect(lines[pair] == lines[pair + 1]) }
+    }
+}
+
+@Suite struct StagePitfalls {
+    private func pitfall(broken: Bool, fixed: Bool) -> Pitfall {
+        Pitfall(
+            slug: "some-slug", title: "Something goes wrong.",
+            broken: { Observation(happened: broken, lines: ["broken on \($0)"]) },
+            fixed: { Observation(happened: fixed, lines: ["fixed on \($0)"]) })
+    }
+
+    @Test("a pitfall is played broken, then fixed, and both must do what they claim")
+    func play() {
+        let paper = Paper()
+        let terminal = paper.terminal()
+        Pitfalls.play("some-slug", from: [pitfall(broken: true, fixed: false)], driver: .epoll, on: terminal)
+        #expect(terminal.exitStatus == 0)
+        #expect(
+            paper.text == """
+
+                some-slug: Something goes wrong.
+                ────────────────────────────────
+                driver: epoll
+
+                broken
+                  broken on epoll
+                ✓ it goes wrong
+
+                fixed
+                  fixed on epoll
+                ✓ it does not go wrong
+
+                """)
+    }
+
+    @Test(
+        "a bug that does not show, a fix that does not hold, a scenario that throws and an unknown slug all fail"
+    )
+    func failures() {
+        struct Broke: Error {}
+        let throwing = Pitfall(
+            slug: "some-slug", title: "t", broken: { _ in throw Broke() },
+            fixed: { _ in Observation(happened: false, lines: []) })
+        for bad in [pitfall(broken: false, fixed: false), pitfall(broken: true, fixed: true), throwing] {
+            let terminal = Paper().terminal()
+            Pitfalls.play("some-slug", from: [bad], driver: .epoll, on: terminal)
+            #expect(terminal.exitStatus == 1)
+        }
+        let terminal = Paper().terminal()
+        Pitfalls.play("other", from: [pitfall(broken: true, fixed: false)], driver: .epoll, on: terminal)
+        #expect(terminal.exitStatus == 1)
+    }
+}
