@@ -107,6 +107,9 @@ public class Driver: @unchecked Sendable {
     /// Makes one waiting thread return, or the next that would wait. Any thread may call it.
     public func wake() {}
 
+    /// Nobody will poll this driver any more; what is still under way in it comes to its end all the same.
+    public func retire() {}
+
     /// Under the state's lock: gets to know a handle that has a descriptor.
     func attach(_ state: StatePointer) throws(SystemError) {}
 

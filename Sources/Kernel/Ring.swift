@@ -25,6 +25,9 @@ final class Ring: @unchecked Sendable {
     private let completion = Lock()
     // Guarded by `submission`: entries that no call has handed to the kernel yet.
     private var unsubmitted: UInt32 = 0
+    private var requests = 0
+    // Guarded by `completion`.
+    private var answered = 0
 
     /// Requests that fit into the ring before they have to be submitted.
     static let submissionEntries: UInt32 = 256
@@ -100,6 +103,7 @@ final class Ring: @unchecked Sendable {
         // Releasing: the kernel must not see the tail before the entry.
         submissionTail.pointee.store(tail &+ 1, ordering: .releasing)
         unsubmitted += 1
+        if entry.pointee.user_data != 0 { requests += 1 }
     }
 
     /// Hands every written request to the kernel.
@@ -136,6 +140,9 @@ final class Ring: @unchecked Sendable {
         if left > 0 { submission.locked { unsubmitted += left } }
     }
 
+    /// Whether requests are in the ring whose answers have not been taken.
+    var hasRequests: Bool { submission.locked { requests } != completion.locked { answered } }
+
     /// Whether an answer is there.
     var hasAnswers: Bool {
         completionHead.pointee.load(ordering: .relaxed) != completionTail.pointee.load(ordering: .acquiring)
@@ -155,6 +162,7 @@ final class Ring: @unchecked Sendable {
         while head != tail, count < into.count {
             into[count] = answers[Int(head & completionMask)]
             ck_tsan_acquire(UnsafeMutableRawPointer(bitPattern: UInt(into[count].user_data)))
+            if into[count].user_data != 0 { answered += 1 }
             head &+= 1
             count += 1
         }

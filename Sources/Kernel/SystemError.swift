@@ -64,3 +64,13 @@ func check(_ attempted: @autoclosure () -> String, _ call: () -> Int32) throws(S
         if errno != EINTR { throw .last(attempted()) }
     }
 }
+
+extension SystemError {
+    /// An argument that means nothing. Win32: `ERROR_INVALID_PARAMETER` (87).
+    public static func invalid(_ attempted: String) -> SystemError {
+        SystemError(EINVAL, attempted: attempted)
+    }
+
+    /// Something was asked of what is closed already. Win32: `ERROR_INVALID_HANDLE` (6).
+    public static func closed(_ attempted: String) -> SystemError { SystemError(EBADF, attempted: attempted) }
+}

@@ -64,6 +64,9 @@ public final class Thread: @unchecked Sendable {
     /// The number by which the system knows the calling thread. Win32 counterpart: `GetCurrentThreadId`.
     public static var currentID: Int32 { ck_gettid() }
 
+    /// Processors that this process may use, at least 1.
+    public static let processors = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+
     /// What a thread of this process is doing, by its number; nil when it has ended.
     public static func state(of id: Int32) -> State? {
         var buffer = [UInt8](repeating: 0, count: 512)

@@ -34,6 +34,18 @@ final class URingDriver: Driver, @unchecked Sendable {
         ring.submit()
     }
 
+    /// Requests that are in the ring own memory until they are answered: somebody has to take the answers.
+    override func retire() {
+        guard ring.hasRequests else { return }
+        _ = try? Thread("retired ring") { [self] in
+            while ring.hasRequests {
+                var completed = CompletionList()
+                collect(until: .never, &completed)
+                completed.deliver()
+            }
+        }
+    }
+
     override func willClose(_ state: StatePointer) {
         // A request that still lies in the ring names its descriptor by number: hand it over while it is valid.
         if submission == .withNextWait { ring.submit() }

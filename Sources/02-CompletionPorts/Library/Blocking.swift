@@ -1,0 +1,59 @@
+import Kernel
+
+extension CompletionPort {
+    /// Runs something that may block, out of a handler. For that time the worker does not count against the limit:
+    /// if packets wait, another one is released at once. Afterwards the limit may be exceeded until workers come
+    /// back to the port.
+    ///
+    /// A port notices blocking by itself, too, but only after a few milliseconds, and only on Linux.
+    public func blocking<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+        -> Result
+    {
+        let worker = Worker.current
+        guard worker.tie == number else { return try body() }
+        lock.lock()
+        let counts = worker.state == .running
+        var wakes = false
+        if counts {
+            worker.state = .blocked
+            running -= 1
+            wakes = releaseWaiters()
+        }
+        lock.unlock()
+        if wakes { driver.wake() }
+        defer {
+            lock.lock()
+            if counts {
+                worker.state = .running
+                running += 1
+            }
+            lock.unlock()
+        }
+        return try body()
+    }
+
+    // MARK: Ties
+
+    /// The calling thread asks this port for the first time, or again after another.
+    func tie(_ worker: Worker) {
+        worker.port?.untie(worker)
+        worker.tie = number
+        worker.port = self
+        lock.lock()
+        worker.state = .parked
+        tied.append(worker)
+        // From two workers on there can be one that waits while another is blocked.
+        if tied.count > 1, sampler == nil, !isClosed, options.noticesBlocking { sampler = Sampler(self) }
+        lock.unlock()
+    }
+
+    /// The thread has asked another port, or has ended.
+    func untie(_ worker: Worker) {
+        lock.lock()
+        tied.removeAll { $0 === worker }
+        if worker.state == .running { running -= 1 }
+        let wakes = releaseWaiters()
+        lock.unlock()
+        if wakes { driver.wake() }
+    }
+}

@@ -1,0 +1,207 @@
+import Kernel
+import Synchronization
+import Timeline
+
+/// A queue of completions, and the threads that wait for them.
+///
+/// Handles are associated with a port; when an operation on one of them completes, a packet comes into the queue,
+/// and a worker dequeues it. Packets leave in the order they came. Waiting workers are released last in, first out,
+/// and no more of them run at a time than the concurrency value says.
+///
+/// Every method may be called from any thread. Win32 counterpart: an I/O completion port.
+public final class CompletionPort: CompletionTarget, @unchecked Sendable {
+    /// How many workers run at a time, at most, as far as they do not block.
+    public let concurrency: Int
+    /// What can be chosen when a port is made.
+    public let options: Options
+    let driver: Driver
+
+    /// The choices that a port has beside its concurrency.
+    public struct Options: Sendable {
+        /// Which of the system's interfaces carries operations out; nil takes `DriverKind.standard`.
+        public var driver: DriverKind?
+        /// How long a worker that finds nothing asks again before it goes to sleep. Makes a single busy connection
+        /// faster; with short connections it costs processor time. An idle port sleeps in any case.
+        public var pollBeforeSleep = Duration.zero
+        /// When io_uring hands requests to the kernel.
+        public var submission = Submission.atOnce
+        /// Whether the port notices by itself that a running worker is blocked.
+        public var noticesBlocking = true
+
+        /// The defaults.
+        public init() {}
+    }
+
+    // MARK: What the lock guards
+
+    let lock = Lock()
+    var queue = CircularQueue<Packet>(capacity: 256)
+    /// Workers that count against the limit.
+    var running = 0
+    /// Workers that wait in the driver. Running and these together stay at or under the limit, so that nobody who
+    /// leaves the driver with a packet has to wake a successor for it.
+    var inKernel = 0
+    /// Workers beyond that.
+    var parked = WorkerStack()
+    var tied: [Worker] = []
+    var isClosed = false
+    /// The driver has been woken, and nobody has come out of it since.
+    var isWaking = false
+    var lastTicket = 0
+    var turnsWithoutKernel = 0
+    var dropped = 0
+    var sampler: Sampler?
+    let number: Int
+
+    /// Packets taken in a row before the driver is asked again: however busy the queue, operations go on.
+    static let turnsBeforeKernel = 61
+
+    private static let count = Atomic<Int>(0)
+
+    /// Makes a port.
+    ///
+    /// - Parameter concurrency: How many workers may run at a time; 0 means as many as there are processors.
+    /// - Throws: EINVAL for a negative number; EMFILE when no descriptor is left.
+    ///
+    /// Win32 counterpart: `CreateIoCompletionPort` without a handle.
+    public init(concurrency: Int = 0, options: Options = Options()) throws(SystemError) {
+        guard concurrency >= 0 else {
+            throw SystemError.invalid("make a port with a concurrency of \(concurrency)")
+        }
+        self.concurrency = concurrency == 0 ? Kernel.Thread.processors : concurrency
+        self.options = options
+        driver = try Driver.make(options.driver, waiters: self.concurrency, submission: options.submission)
+        number = CompletionPort.count.add(1, ordering: .relaxed).newValue
+    }
+
+    deinit { sampler?.end() }
+
+    /// The interface that the port's operations are carried out with.
+    public var driverKind: DriverKind { driver.kind }
+
+    // MARK: What goes in
+
+    /// Sends the completions of a handle here, each with `key`. Once only: a handle belongs to one port, under one
+    /// key, for good. An operation that is already pending reports here too. The port never looks into the key.
+    ///
+    /// - Throws: EINVAL when the handle is associated already, EBADF when it or the port is closed.
+    ///
+    /// Win32 counterpart: `CreateIoCompletionPort` with a handle.
+    public func associate(_ handle: Handle, key: UInt) throws(SystemError) {
+        guard lock.locked({ !isClosed }) else { throw SystemError.closed("associate with a closed port") }
+        try handle.associate(with: self, key: key, driver: driver)
+    }
+
+    /// Puts a packet into the queue, exactly as it is given. Nothing in it is looked at.
+    ///
+    /// - Throws: EBADF when the port is closed.
+    ///
+    /// Win32 counterpart: `PostQueuedCompletionStatus`.
+    public func post(bytes: Int = 0, key: UInt = 0, operation: Overlapped? = nil) throws(SystemError) {
+        lock.lock()
+        guard !isClosed else {
+            lock.unlock()
+            throw SystemError.closed("post to a closed port")
+        }
+        Recorder.mark(.queued, operation?.identity ?? 0)
+        queue.append(Packet(key: key, bytes: bytes, operation: operation, isPosted: true, errorCode: 0))
+        let wakes = releaseWaiters()
+        lock.unlock()
+        if wakes { driver.wake() }
+    }
+
+    /// The way in for completed operations. Not to be called by anybody but the kernel.
+    public override func take(_ completed: inout CompletionList) {
+        lock.lock()
+        enqueue(&completed)
+        // Brought by a running worker of this port itself, out of its handler: it will be back in a moment and take
+        // the packet. If it is not, the sampler sees to it.
+        let isExpected = inKernel > 0 && sampler?.isWatching == true && isRunningWorker
+        let wakes = isExpected ? false : releaseWaiters()
+        lock.unlock()
+        if wakes { driver.wake() }
+    }
+
+    private var isRunningWorker: Bool {
+        let worker = Worker.current
+        return worker.tie == number && worker.state == .running
+    }
+
+    /// Under the lock.
+    func enqueue(_ completed: inout CompletionList) {
+        while let reference = completed.popFirst() {
+            // The reference that the kernel held is now the packet's.
+            let operation = reference.takeRetainedValue()
+            guard !isClosed else {
+                operation.wasDequeued()
+                dropped += 1
+                continue
+            }
+            queue.append(
+                Packet(
+                    key: operation.completionKey, bytes: operation.bytes, operation: operation,
+                    isPosted: false,
+                    errorCode: operation.errorCode))
+        }
+    }
+
+    // MARK: The end
+
+    /// Closes the port. Every waiting worker, and every one that asks later, gets what is still queued, and then
+    /// `closed`. Handles stay open and alone: what completes on them from now on is dropped and counted.
+    ///
+    /// - Parameter draining: With false, what is queued is not handed to workers but returned here.
+    /// - Returns: The packets that no worker will see. Nothing is lost silently.
+    ///
+    /// Win32 counterpart: `CloseHandle` on the port.
+    @discardableResult
+    public func close(draining: Bool = true) -> [Packet] {
+        var left: [Packet] = []
+        lock.lock()
+        let isFirst = !isClosed
+        isClosed = true
+        if !draining {
+            while let packet = queue.popFirst() {
+                settle(packet)
+                left.append(packet)
+            }
+        }
+        while let worker = parked.pop() {
+            worker.release = .end
+            worker.wakeUp.signal()
+        }
+        let sampler = sampler
+        self.sampler = nil
+        lock.unlock()
+        // One of those who wait in the driver. Each that leaves wakes the next.
+        driver.wake()
+        sampler?.end()
+        if isFirst { driver.retire() }
+        return left
+    }
+
+    /// Packets that came after the port was closed, and were dropped.
+    public var droppedPackets: Int { lock.locked { dropped } }
+
+    /// Packets in the queue.
+    public var queuedPackets: Int { lock.locked { queue.count } }
+
+    /// Workers that count against the limit now, and workers that wait.
+    public var workers: (running: Int, waiting: Int) {
+        lock.locked {
+            var waiting = inKernel
+            var worker = parked.top
+            while let next = worker {
+                waiting += 1
+                worker = next.below
+            }
+            return (running, waiting)
+        }
+    }
+
+    /// A packet leaves the queue: its operation is its receiver's again.
+    @inline(__always)
+    func settle(_ packet: Packet) {
+        if !packet.isPosted { packet.operation?.wasDequeued() }
+    }
+}

@@ -1,0 +1,207 @@
+import Kernel
+import Timeline
+
+extension CompletionPort {
+    /// Waits for a packet.
+    ///
+    /// A worker that asks while packets are queued gets the oldest at once, unless that would make more workers run
+    /// than the limit allows.
+    ///
+    /// - Parameter timeout: How long to wait at most; nil waits for ever, zero not at all.
+    ///
+    /// Win32 counterpart: `GetQueuedCompletionStatus`.
+    public func dequeue(timeout: Duration? = nil) -> Dequeued {
+        let deadline = Deadline.after(timeout)
+        let worker = arrive()
+        let outcome = wait(worker, until: deadline)
+        guard case .ready(let handed) = outcome else {
+            return depart(outcome) == .closed ? .closed : .timedOut
+        }
+        let packet = handed ?? queue.popFirst()!
+        leave(worker, taking: 1)
+        settle(packet)
+        Recorder.mark(.dequeued, packet.operation?.identity ?? 0)
+        if packet.errorCode != 0, let error = packet.error { return .failed(packet, error) }
+        return .completed(packet)
+    }
+
+    /// Waits for packets, and takes as many as are there, up to the room in the batch and up to this worker's share:
+    /// other workers that are free get theirs. Never waits for more than the first. What is still in the batch is
+    /// left there.
+    ///
+    /// Win32 counterpart: `GetQueuedCompletionStatusEx`.
+    public func dequeue(into batch: inout PacketBatch, timeout: Duration? = nil) -> DequeuedBatch {
+        let deadline = Deadline.after(timeout)
+        let worker = arrive()
+        let outcome = wait(worker, until: deadline)
+        guard case .ready(let handed) = outcome else { return depart(outcome) }
+        var taken = 0
+        if let handed {
+            batch.append(handed)
+            taken = 1
+        }
+        let free = min(concurrency - running - 1, tied.count - running - 1)
+        let share = max(1, queue.count / (max(0, free) + 1))
+        while taken < min(share, batch.capacity), let packet = queue.popFirst() {
+            settle(packet)
+            Recorder.mark(.dequeued, packet.operation?.identity ?? 0)
+            batch.append(packet)
+            taken += 1
+        }
+        leave(worker, taking: taken)
+        if let handed { settle(handed) }
+        return .packets(taken)
+    }
+
+    // MARK: Arriving and leaving
+
+    /// The calling thread asks: from here on it does not count as running. Returns with the lock.
+    private func arrive() -> Worker {
+        let worker = Worker.current
+        if worker.tie != number { tie(worker) }
+        lock.lock()
+        if worker.state == .running { running -= 1 }
+        worker.state = .parked
+        lastTicket += 1
+        worker.ticket = lastTicket
+        return worker
+    }
+
+    /// With the lock: takes the worker back among the running, and gives the lock back.
+    private func leave(_ worker: Worker, taking packets: Int) {
+        worker.state = .running
+        worker.turns += 1
+        running += 1
+        turnsWithoutKernel += packets
+        let wakes = releaseWaiters()
+        sampler?.stir()
+        lock.unlock()
+        if wakes { driver.wake() }
+    }
+
+    private enum Outcome {
+        case ready(Packet?)
+        case timedOut
+        case closed
+    }
+
+    /// With the lock: the worker leaves without a packet, and gives the lock back.
+    private func depart(_ outcome: Outcome) -> DequeuedBatch {
+        let worker = Worker.current
+        worker.state = .running
+        running += 1
+        var wakes = releaseWaiters()
+        let isClosed: Bool
+        if case .closed = outcome { isClosed = true } else { isClosed = false }
+        if isClosed, inKernel > 0 { wakes = true }
+        lock.unlock()
+        if wakes { driver.wake() }
+        return isClosed ? .closed : .timedOut
+    }
+
+    // MARK: Waiting
+
+    /// With the lock, before and after: waits until there is a packet that this worker may take.
+    private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
+        if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel, inKernel == 0 {
+            inKernel += 1
+            askKernel(worker, until: .now)
+        }
+        var hasWaited = false
+        while true {
+            if !queue.isEmpty, running < concurrency || isClosed {
+                guard let newer = parked.top, newer.ticket > worker.ticket, !isClosed else {
+                    return .ready(nil)
+                }
+                hand(to: newer)
+                continue
+            }
+            if isClosed, queue.isEmpty { return .closed }
+            if hasWaited, deadline.hasPassed { return .timedOut }
+            hasWaited = true
+            if running + inKernel < concurrency {
+                inKernel += 1
+                askKernel(worker, until: deadline)
+                continue
+            }
+            switch park(worker, until: deadline) {
+            case .packet(let packet):
+                // Counted as running since it was handed over; `leave` counts it now.
+                running -= 1
+                return .ready(packet)
+            case .place: askKernel(worker, until: deadline)
+            case .end, nil: break
+            }
+        }
+    }
+
+    /// With the lock, and counted in the driver: asks it for completions, and waits there if there is time.
+    private func askKernel(_ worker: Worker, until deadline: Deadline) {
+        worker.state = .inKernel
+        turnsWithoutKernel = 0
+        let polls = options.pollBeforeSleep > .zero && inKernel == 1
+        lock.unlock()
+        var completed = CompletionList()
+        if polls { pollBeforeSleep(until: deadline, &completed) }
+        if completed.isEmpty { driver.poll(for: self, until: deadline, &completed) }
+        lock.lock()
+        enqueue(&completed)
+        inKernel -= 1
+        isWaking = false
+        worker.state = .parked
+    }
+
+    /// Asks again and again for a short time, before going to sleep.
+    private func pollBeforeSleep(until deadline: Deadline, _ completed: inout CompletionList) {
+        let end = min(deadline, .after(options.pollBeforeSleep))
+        repeat {
+            driver.poll(for: self, until: .now, &completed)
+            if !completed.isEmpty { return }
+            if lock.locked({ !queue.isEmpty || isClosed }) { return driver.wake() }
+        } while !end.hasPassed
+    }
+
+    /// With the lock, before and after: waits in the stack. Returns nil when the deadline has passed.
+    private func park(_ worker: Worker, until deadline: Deadline) -> Worker.Release? {
+        worker.release = nil
+        parked.insert(worker)
+        sampler?.stir()
+        while worker.release == nil {
+            if !worker.wakeUp.wait(lock, until: deadline), worker.release == nil {
+                parked.remove(worker)
+                return nil
+            }
+        }
+        defer { worker.release = nil }
+        return worker.release
+    }
+
+    // MARK: Releasing
+
+    /// With the lock: a packet for the newest of the parked workers.
+    private func hand(to newest: Worker) {
+        _ = parked.pop()
+        newest.release = .packet(queue.popFirst()!)
+        running += 1
+        newest.wakeUp.signal()
+    }
+
+    /// With the lock, after a change: releases whom the limit allows. True when the driver is to be woken, without
+    /// the lock.
+    func releaseWaiters() -> Bool {
+        while running + inKernel < concurrency, let newest = parked.top {
+            if queue.isEmpty {
+                // Somebody has to wait in the driver.
+                _ = parked.pop()
+                inKernel += 1
+                newest.release = .place
+                newest.wakeUp.signal()
+            } else {
+                hand(to: newest)
+            }
+        }
+        guard !queue.isEmpty, inKernel > 0, running < concurrency, !isWaking else { return false }
+        isWaking = true
+        return true
+    }
+}

@@ -1,0 +1,217 @@
+import CKernel
+import Glibc
+import Kernel
+
+/// The stage's server: gives every client its own bytes back, for any number of clients, with a few workers.
+///
+/// One operation per connection goes round: receive, send, receive. So there is never more than one packet of a
+/// connection under way, and its bytes need no lock.
+public final class EchoServer: Sendable {
+    /// Where it listens.
+    public let address: Address
+    private let port: CompletionPort
+    private let workers: WorkerGroup
+    private let clients: Clients
+
+    /// The server's limits and choices.
+    public struct Options: Sendable {
+        /// Threads that handle packets.
+        public var workers = 1
+        /// How many of them may run at a time; 0 means as many as there are processors.
+        public var concurrency = 0
+        /// Connections at a time. One more is closed at once, and counted.
+        public var maximumConnections = 12_000
+        /// Accepts that wait for clients.
+        public var pendingAccepts = 8
+        /// The port's own choices.
+        public var port = CompletionPort.Options()
+
+        /// The defaults.
+        public init() {}
+    }
+
+    /// What a server has done so far.
+    public struct Counters: Sendable, Equatable {
+        /// Connections open now.
+        public var connections = 0
+        /// Connections taken, since the start.
+        public var accepted = 0
+        /// Connections closed at once, since there were too many.
+        public var refused = 0
+        /// Connections that failed rather than ended: reset by their client, mostly.
+        public var failed = 0
+        /// Accepts that failed; the server went on.
+        public var failedAccepts = 0
+    }
+
+    /// Starts to listen and to serve.
+    ///
+    /// - Throws: EADDRINUSE when the address is taken, EINVAL for impossible options, EMFILE.
+    public init(on address: Address = .loopback(), options: Options = Options()) throws(SystemError) {
+        let listener = try Socket.listener(on: address)
+        self.address = try listener.localAddress
+        let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
+        try port.associate(listener, key: 0)
+        let clients = Clients(listener, port, options.maximumConnections)
+        self.port = port
+        self.clients = clients
+        workers = try WorkerGroup(options.workers, on: port) { packet, error in
+            switch packet.operation {
+            case let accept as Acceptance: clients.accepted(accept, error)
+            case let connection as Connection: clients.advance(connection, packet.bytes, error)
+            default: break
+            }
+        }
+        for _ in 0..<options.pendingAccepts { try clients.listener.prepost(Acceptance()) }
+    }
+
+    /// What the server has done so far.
+    public var counters: Counters { clients.counters }
+
+    /// The interface that carries its operations out.
+    public var driverKind: DriverKind { port.driverKind }
+
+    /// Closes every connection and returns when all packets are handled and all workers have ended.
+    public func stop() {
+        clients.closeAll()
+        workers.stop()
+    }
+}
+
+/// A connection, and the one operation that goes round on it.
+final class Connection: Overlapped, @unchecked Sendable {
+    static let bufferSize = 4096
+    let socket: Socket
+    // This connection's alone, freed with it: and it lives as long as an operation is pending on it.
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Connection.bufferSize, alignment: 64)
+
+    init(_ socket: Socket) {
+        self.socket = socket
+        super.init()
+    }
+
+    deinit { memory.deallocate() }
+}
+
+/// An accept, with the socket that it will fill and room for two addresses.
+final class Acceptance: Overlapped, @unchecked Sendable {
+    var socket = Socket()
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * Address.capacity, alignment: 16)
+
+    deinit { memory.deallocate() }
+}
+
+extension Socket {
+    fileprivate func prepost(_ acceptance: Acceptance) throws(SystemError) {
+        acceptance.socket = Socket()
+        try accept(acceptance, acceptance.socket, into: acceptance.memory, receiveLength: 0)
+    }
+}
+
+/// The connections of a server, and what happens to them.
+private final class Clients: @unchecked Sendable {
+    let listener: Socket
+    private let port: CompletionPort
+    private let maximum: Int
+    private let monitor = Monitor()
+    // Guarded by the monitor.
+    private var open: [ObjectIdentifier: Connection] = [:]
+    private var count = EchoServer.Counters()
+    private var isStopping = false
+    private var paused: [Acceptance] = []
+
+    init(_ listener: Socket, _ port: CompletionPort, _ maximum: Int) {
+        self.listener = listener
+        self.port = port
+        self.maximum = maximum
+    }
+
+    var counters: EchoServer.Counters { monitor.locked { count } }
+
+    // MARK: Packets
+
+    func accepted(_ acceptance: Acceptance, _ error: SystemError?) {
+        if let error { return acceptFailed(acceptance, error) }
+        let connection = Connection(acceptance.socket)
+        let isWelcome = monitor.locked {
+            guard !isStopping, open.count < maximum else {
+                count.refused += 1
+                return false
+            }
+            open[ObjectIdentifier(connection)] = connection
+            count.connections += 1
+            count.accepted += 1
+            return true
+        }
+        try? listener.prepost(acceptance)
+        guard isWelcome else { return connection.socket.close() }
+        do throws(SystemError) {
+            try connection.socket.setNoDelay()
+            try port.associate(connection.socket, key: 1)
+            try connection.socket.receive(connection, into: connection.memory)
+        } catch {
+            close(connection, failed: true)
+        }
+    }
+
+    func advance(_ connection: Connection, _ bytes: Int, _ error: SystemError?) {
+        guard error == nil else { return close(connection, failed: true) }
+        do throws(SystemError) {
+            if connection.kind == .receive {
+                guard bytes > 0 else { return close(connection, failed: false) }
+                try connection.socket.send(connection, from: .init(rebasing: connection.memory[..<bytes]))
+            } else {
+                try connection.socket.receive(connection, into: connection.memory)
+            }
+        } catch {
+            close(connection, failed: true)
+        }
+    }
+
+    private func close(_ connection: Connection, failed: Bool) {
+        connection.socket.close()
+        let resumed = monitor.locked {
+            guard open.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return [Acceptance]() }
+            count.connections -= 1
+            if failed && !isStopping { count.failed += 1 }
+            if open.isEmpty { monitor.broadcast() }
+            defer { paused = [] }
+            return paused
+        }
+        // A descriptor is free again.
+        for acceptance in resumed { try? listener.prepost(acceptance) }
+    }
+
+    /// Without a descriptor for the next client, accepting pauses until a connection closes.
+    private func acceptFailed(_ acceptance: Acceptance, _ error: SystemError) {
+        let waits = monitor.locked {
+            guard !isStopping, error.code != ECANCELED else { return false }
+            count.failedAccepts += 1
+            let waits = !open.isEmpty && (error.code == EMFILE || error.code == ENFILE)
+            if waits { paused.append(acceptance) }
+            return waits
+        }
+        guard !waits, error.code != ECANCELED else { return }
+        port.blocking { _ = usleep(Clients.backOff) }
+        try? listener.prepost(acceptance)
+    }
+
+    /// Microseconds between two tries where no connection's end can be waited for.
+    private static let backOff: UInt32 = 20_000
+
+    // MARK: The end
+
+    /// Closes everything and waits for the packets of what was pending.
+    func closeAll() {
+        let connections = monitor.locked {
+            isStopping = true
+            return Array(open.values)
+        }
+        listener.close()
+        for connection in connections { connection.socket.close() }
+        let deadline = Deadline.after(.seconds(10))
+        monitor.locked {
+            while !open.isEmpty, monitor.wait(until: deadline) {}
+        }
+    }
+}
