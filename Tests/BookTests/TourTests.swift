@@ -3,7 +3,7 @@ import Testing
 
 /// Runs the tour as the reader does, as a program. Beside it lie made-up chapters, so that one can
 /// fail, or never end.
-@Suite("The tour") struct TourTests {
+@Suite("The tour", .serialized) struct TourTests {
     @Test("it has a stop for every chapter, in order") func list() throws {
         let products = Project.here.manifest.compactMap(\.product)
         let run = try tour(["--list"], chapters: [:])
