@@ -36,7 +36,8 @@ var targets: [Target] = [
     .testTarget(name: "BookTests", dependencies: ["Tour"], swiftSettings: strict),
     // The tour runs the demonstrations as programs of their own; as dependencies they are built along with it.
     .executableTarget(
-        name: "Tour", dependencies: chapters.map { .target(name: $0.module + "Demo") }, swiftSettings: strict),
+        name: "Tour", dependencies: ["Stage"] + chapters.map { .target(name: $0.module + "Demo") },
+        swiftSettings: strict),
     .executableTarget(
         name: "Bench",
         dependencies: foundation + ["Stage", "CKernel"] + chapters.map { .target(name: $0.module) },

@@ -12,6 +12,18 @@ enum Ending: Equatable, Sendable {
     case interrupted(Int32)
     /// It could not be started; the system's own words.
     case notStarted(String)
+
+    /// In the words of the summary.
+    func verdict(limit: Int) -> String {
+        switch self {
+        case .exited(0): "held"
+        case .exited(let status): "FAILED with exit status \(status)"
+        case .signalled(let signal): "FAILED: ended by signal \(signal)"
+        case .tooLong: "FAILED: no end within \(limit) s, and was stopped"
+        case .interrupted: "interrupted"
+        case .notStarted(let reason): "FAILED: could not be started: \(reason)"
+        }
+    }
 }
 
 /// Runs other programs one after the other, each in a process group of its own, so that all of it can be stopped.

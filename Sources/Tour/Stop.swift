@@ -1,3 +1,5 @@
+import Stage
+
 /// One stop of the tour: a chapter's demonstration, a program of its own that is built beside this one.
 struct Stop: Sendable {
     /// The chapter's number as the book writes it: `02`.
@@ -21,8 +23,17 @@ struct Stop: Sendable {
             sight: "nine steps of wake order, a blocked worker, an echo server on one port"),
     ]
 
-    /// Whether the reader means this stop: `2`, `02` or `02-completion-ports`.
-    func isCalled(_ name: String) -> Bool {
-        name == product || name == number || (Int(name) != nil && Int(name) == Int(number))
+    /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
+    static func number(_ word: String) -> String {
+        let stop = all.first { $0.product == word || (Int(word) != nil && Int(word) == Int($0.number)) }
+        return stop?.number ?? word
+    }
+
+    /// The stop with this number. Ends the program if there is none.
+    static func called(_ number: String) -> Stop {
+        guard let stop = all.first(where: { $0.number == number }) else {
+            refuse("tour: there is no chapter \(number); --list names them")
+        }
+        return stop
     }
 }

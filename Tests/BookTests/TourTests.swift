@@ -18,7 +18,7 @@ import Testing
         #expect(run.status == 0, "\(run.output)")
         let played = run.output.lines.filter { $0.hasPrefix("played ") }
         #expect(played == names.map { "played \($0) --plain" })
-        #expect(run.output.hasSuffix("the tour: \(names.count) of \(names.count) held\n"))
+        #expect(run.output.contains("the tour: \(names.count) of \(names.count) held\n"))
     }
 
     @Test("one chapter is enough, by number or by name", arguments: ["2", "02", "02-completion-ports"])
@@ -55,7 +55,7 @@ import Testing
     @Test(
         "what it does not understand is one line and exit status 2",
         arguments: [
-            ["--colour"], ["99"], ["nine"], ["--limit"], ["--limit", "0"], ["--limit", "soon"],
+            ["--colour"], ["99"], ["nine"], ["--limit"], ["--limit", "0"], ["--limit", "soon"], ["0", "9"],
             ["--limit", "3601"],
         ])
     func refusals(arguments: [String]) throws {
