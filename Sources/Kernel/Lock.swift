@@ -6,7 +6,7 @@ import Glibc
 /// contends), and ThreadSanitizer understands it. Win32 counterpart: `SRWLOCK`, `CRITICAL_SECTION`.
 public struct Lock: ~Copyable, @unchecked Sendable {
     // On the heap, since a POSIX mutex must not move. Freed with the lock, which nobody holds by then.
-    let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    @usableFromInline let mutex: UnsafeMutablePointer<pthread_mutex_t>
 
     /// An open lock.
     public init() {
@@ -21,13 +21,13 @@ public struct Lock: ~Copyable, @unchecked Sendable {
     }
 
     /// Waits until the lock is this thread's.
-    public func lock() { pthread_mutex_lock(mutex) }
+    @inlinable public func lock() { pthread_mutex_lock(mutex) }
 
     /// Gives the lock back.
-    public func unlock() { pthread_mutex_unlock(mutex) }
+    @inlinable public func unlock() { pthread_mutex_unlock(mutex) }
 
     /// Holds the lock while `body` runs.
-    @inline(__always)
+    @inlinable @inline(__always)
     public func locked<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result
     {
         lock()

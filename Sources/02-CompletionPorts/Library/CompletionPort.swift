@@ -35,14 +35,14 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     // MARK: What the lock guards
 
     let lock = Lock()
-    var queue = CircularQueue<Packet>(capacity: 256)
+    @exclusivity(unchecked) var queue = CircularQueue<Packet>(capacity: 256)
     /// Workers that count against the limit.
     var running = 0
     /// Workers that wait in the driver. Running and these together stay at or under the limit, so that nobody who
     /// leaves the driver with a packet has to wake a successor for it.
     var inKernel = 0
     /// Workers beyond that.
-    var parked = WorkerStack()
+    @exclusivity(unchecked) var parked = WorkerStack()
     var tied: [Worker] = []
     var isClosed = false
     /// The driver has been woken, and nobody has come out of it since.

@@ -11,7 +11,7 @@ extension CompletionPort {
     ///
     /// Win32 counterpart: `GetQueuedCompletionStatus`.
     public func dequeue(timeout: Duration? = nil) -> Dequeued {
-        let deadline = Deadline.after(timeout)
+        let deadline = timeout == nil ? .never : Deadline.after(timeout)
         let worker = arrive()
         let outcome = wait(worker, until: deadline)
         guard case .ready(let handed) = outcome else {
@@ -31,7 +31,7 @@ extension CompletionPort {
     ///
     /// Win32 counterpart: `GetQueuedCompletionStatusEx`.
     public func dequeue(into batch: inout PacketBatch, timeout: Duration? = nil) -> DequeuedBatch {
-        let deadline = Deadline.after(timeout)
+        let deadline = timeout == nil ? .never : Deadline.after(timeout)
         let worker = arrive()
         let outcome = wait(worker, until: deadline)
         guard case .ready(let handed) = outcome else { return depart(outcome) }
@@ -188,7 +188,14 @@ extension CompletionPort {
 
     /// With the lock, after a change: releases whom the limit allows. True when the driver is to be woken, without
     /// the lock.
+    @inline(__always)
     func releaseWaiters() -> Bool {
+        // Mostly nobody waits, or there is nothing to wait for.
+        if parked.isEmpty, inKernel == 0 || queue.isEmpty { return false }
+        return releaseSomebody()
+    }
+
+    private func releaseSomebody() -> Bool {
         while running + inKernel < concurrency, let newest = parked.top {
             if queue.isEmpty {
                 // Somebody has to wait in the driver.

@@ -70,6 +70,8 @@ final class Worker: @unchecked Sendable {
 struct WorkerStack {
     private(set) var top: Worker?
 
+    @inline(__always) var isEmpty: Bool { top == nil }
+
     /// Puts a worker where its ticket belongs: on top, unless it came out of the driver for a newer one.
     mutating func insert(_ worker: Worker) {
         guard let newest = top, newest.ticket > worker.ticket else {
