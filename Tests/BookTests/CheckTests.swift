@@ -148,6 +148,7 @@ private let dictionary = "Tutorials/dictionary.md"
         Plant(checkTableOfContents, in: start, "(02-completion-ports.md)", becomes: "()", says: "no link to"),
         Plant(
             checkDictionary, in: dictionary, "Port.post()", becomes: "Port.send()", says: "there is no send"),
+        Plant(checkDictionary, in: dictionary, "`FREE`", becomes: "`Port.free`", says: "there is no free"),
         Plant(checkDictionary, in: dictionary, "| `", becomes: "| ", says: "no entry"),
     ]
 

@@ -15,6 +15,7 @@ extension Project {
         import Kernel
 
         struct Port {
+            let FREE = 1
             // I2.1: one packet for each operation.
             func post() {
                 queue()
@@ -46,6 +47,8 @@ extension Project {
         "Tutorials/dictionary.md": """
         # Dictionary
         | `PostQueuedCompletionStatus` | `Port.post()` | `IORING_OP_MSG_RING` |
+        | Win32 | number | here | Linux |
+        | `ERROR_FREE` | 995 | `FREE` | `ECANCELED` |
         """,
         "Tutorials/02-completion-ports.md": tutorial,
         "diagrams/02-wake-order.svg": """
