@@ -58,6 +58,7 @@ public struct CompletionList: ~Copyable {
                     withExtendedLifetime(handle) { target._withUnsafeGuaranteedRef { $0.take(&one) } }
                 }
             } else {
+                if signal != nil { operation._withUnsafeGuaranteedRef { $0.wasAnnounced() } }
                 operation.release()
             }
         }
@@ -74,10 +75,15 @@ extension Overlapped {
         other = nil
         extra = nil
         Recorder.mark(.queued, identity)
-        state.store(finished.0 == nil ? State.idle : State.queued, ordering: .releasing)
+        let last = finished.1 == nil ? State.idle : State.announcing
+        // Sequentially consistent: `announce` must not look for waiters before this can be seen.
+        state.store(finished.0 == nil ? last : State.queued, ordering: .sequentiallyConsistent)
         Completions.shared.announce()
         return finished
     }
+
+    /// The event is set: from here on the operation may be posted again.
+    fileprivate final func wasAnnounced() { state.store(State.idle, ordering: .releasing) }
 }
 
 /// Lets a thread wait for an operation that carries no event: `Overlapped.wait`.

@@ -60,6 +60,9 @@ open class Overlapped: @unchecked Sendable {
         static let pending: UInt8 = 1
         /// Complete, and its packet is in a port: not to be posted before it is dequeued.
         static let queued: UInt8 = 2
+        /// Complete, and its event is being set: a post waits until that is done, or the event would tell of the
+        /// next life what was true of the last.
+        static let announcing: UInt8 = 3
     }
 
     final let state = Atomic<UInt8>(State.idle)
@@ -90,12 +93,13 @@ open class Overlapped: @unchecked Sendable {
 
     /// Takes the operation from idle to pending; false when it is not idle.
     final func begin(_ kind: Operation, _ memory: UnsafeMutableRawBufferPointer) -> Bool {
-        guard
-            state.compareExchange(
-                expected: State.idle, desired: State.pending, ordering: .acquiringAndReleasing
-            )
-            .exchanged
-        else { return false }
+        while true {
+            let (isBegun, found) = state.compareExchange(
+                expected: State.idle, desired: State.pending, ordering: .acquiringAndReleasing)
+            if isBegun { break }
+            guard found == State.announcing else { return false }
+            sched_yield()
+        }
         operation = kind
         phase = 0
         cancelRequested = false
@@ -147,6 +151,6 @@ open class Signal: @unchecked Sendable {
     public init() {}
     /// An operation that carries this signal was posted.
     open func reset() {}
-    /// An operation that carries this signal completed. Its results are readable.
+    /// An operation that carries this signal completed. Its results are readable. Must not post it again in here.
     open func set() {}
 }
