@@ -28,10 +28,16 @@ static inline int ck_accept4(int descriptor, struct sockaddr *address, socklen_t
     return (int)syscall(SYS_accept4, descriptor, address, length, flags);
 }
 
-// epoll_wait with a time-out in nanoseconds; a null time-out waits for ever.
+// epoll_wait with a time-out in nanoseconds; a null time-out waits for ever. Systems before Linux 5.11 count in
+// milliseconds: rounded up there, so that nobody is told too early.
 static inline int ck_epoll_wait(int epoll, struct epoll_event *events, int capacity,
                                 const struct timespec *timeout) {
-    return (int)syscall(SYS_epoll_pwait2, epoll, events, capacity, timeout, (void *)0, (size_t)0);
+    if (!timeout) return epoll_wait(epoll, events, capacity, -1);
+    if (timeout->tv_sec == 0 && timeout->tv_nsec == 0) return epoll_wait(epoll, events, capacity, 0);
+    int count = (int)syscall(SYS_epoll_pwait2, epoll, events, capacity, timeout, (void *)0, (size_t)0);
+    if (count >= 0 || errno != ENOSYS) return count;
+    int64_t milliseconds = (int64_t)timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
+    return epoll_wait(epoll, events, capacity, milliseconds > 1 << 30 ? 1 << 30 : (int)milliseconds);
 }
 
 static inline int ck_dup3(int from, int to, int flags) { return (int)syscall(SYS_dup3, from, to, flags); }
@@ -49,6 +55,12 @@ static inline pid_t ck_gettid(void) { return (pid_t)syscall(SYS_gettid); }
 static inline int ck_pin_thread(pid_t thread, unsigned cpu) {
     unsigned long mask[16] = {0};
     mask[cpu / (8 * sizeof(long))] = 1ul << (cpu % (8 * sizeof(long)));
+    return (int)syscall(SYS_sched_setaffinity, thread, sizeof mask, mask);
+}
+
+static inline int ck_unpin_thread(pid_t thread) {
+    unsigned long mask[16];
+    memset(mask, 0xff, sizeof mask);
     return (int)syscall(SYS_sched_setaffinity, thread, sizeof mask, mask);
 }
 

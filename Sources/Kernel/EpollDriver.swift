@@ -10,8 +10,9 @@ final class EpollDriver: Driver, @unchecked Sendable {
     private let poller: Poller
     private let alarm: Int32
 
-    /// Notices taken in one wait: so many operations at most become packets before the first is handled.
-    private static let noticesPerWait = 128
+    /// Notices taken in one wait: so many operations at most become packets before the first is handled. Up to a
+    /// kilobyte of them lies on the stack; more would be allocated at every wait.
+    private static let noticesPerWait = 64
     private static let alarmToken: UInt64 = 0
 
     init() throws(SystemError) {

@@ -49,14 +49,12 @@ public struct Poller: ~Copyable, @unchecked Sendable {
     /// Waits until something is ready or the deadline passes. Returns how many notices were written to `events`;
     /// 0 when the deadline has passed, and also when a signal came (ask again).
     public func wait(_ events: UnsafeMutableBufferPointer<epoll_event>, until deadline: Deadline) -> Int {
-        var timeout = timespec()
         let count: Int32
         if deadline.isNever {
             count = ck_epoll_wait(descriptor, events.baseAddress, Int32(events.count), nil)
         } else {
             let left = deadline.remaining
-            timeout.tv_sec = Int(left / 1_000_000_000)
-            timeout.tv_nsec = Int(left % 1_000_000_000)
+            var timeout = timespec(tv_sec: Int(left / 1_000_000_000), tv_nsec: Int(left % 1_000_000_000))
             count = ck_epoll_wait(descriptor, events.baseAddress, Int32(events.count), &timeout)
         }
         return max(0, Int(count))

@@ -12,7 +12,8 @@ final class URingDriver: Driver, @unchecked Sendable {
     // With several waiters they wait here, for the ring's descriptor: the ring itself would wake all of them.
     private let poller: Poller?
 
-    private static let answersPerWait = 128
+    /// Answers taken at a time. A kilobyte of them lies on the stack; more would be allocated at every wait.
+    private static let answersPerWait = 64
 
     init(waiters: Int, submission: Submission) throws(SystemError) {
         ring = try Ring()

@@ -56,10 +56,11 @@ public final class EchoServer: Sendable {
         self.port = port
         self.clients = clients
         workers = try WorkerGroup(options.workers, on: port) { packet, error in
-            switch packet.operation {
-            case let accept as Acceptance: clients.accepted(accept, error)
-            case let connection as Connection: clients.advance(connection, packet.bytes, error)
-            default: break
+            guard let operation = packet.operation else { return }
+            if let connection = operation as? Connection {
+                clients.advance(connection, packet.bytes, error)
+            } else if let acceptance = operation as? Acceptance {
+                clients.accepted(acceptance, error)
             }
         }
         for _ in 0..<options.pendingAccepts { try clients.listener.prepost(Acceptance()) }

@@ -1,0 +1,61 @@
+import CKernel
+import Glibc
+import Kernel
+import Stage
+
+// Measures in one process tree, in several rounds that take turns, and prints medians with their spread. Absolute
+// figures belong to one machine on one day; what is worth quoting are the ratios, taken round by round.
+
+let parts: [(name: String, help: String)] = [
+    ("all", "everything below, in turn"),
+    ("packets", "packets through the port, on one thread and between threads"),
+    ("echo", "echo round trips with 1, 64, 1,000 and 10,000 connections"),
+    ("echo-1", "one connection only"),
+    ("echo-64", "64 connections only"),
+    ("echo-1000", "1,000 connections only"),
+    ("echo-10000", "10,000 connections only"),
+    ("computing", "two workers against one, with 50 µs of computing for each packet"),
+    ("files", "several reads in flight beside plain reads"),
+    ("stress", "what is too heavy for the tests, with a verdict: stress [model]"),
+]
+let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
+let json = Option.output("json", "also write every figure to a file")
+let options = Options.ofThisProgram(
+    Usage(
+        "-c release bench", "measures the port, the servers on it, and what they are to be compared with",
+        options: [rounds, .seconds, json, .plain], commands: parts, maximumArguments: 1))
+let terminal = Terminal(plain: options.plain)
+let part = options.words.first ?? "all"
+let perLoad = options.value(.seconds).flatMap(Double.init) ?? 1
+
+Resources.raiseDescriptorLimit()
+
+if part == "stress" {
+    exit(Stress.run(options.words.dropFirst().first, terminal))
+}
+
+let connections = [1, 64, 1_000, 10_000].filter { ["all", "echo", "echo-\($0)"].contains(part) }
+var figures = Figures()
+do {
+    for round in 1...(options.number(rounds) ?? 5) {
+        terminal.say("round \(round)")
+        if part == "all" || part == "packets" { try Packets.measure(into: &figures) }
+        for count in connections { try Echo.measure(count, seconds: perLoad, into: &figures) }
+        if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
+        if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
+    }
+} catch {
+    refuse("bench: \(error)")
+}
+Packets.compare(&figures)
+for count in connections { Echo.compare(&figures, count) }
+Computing.compare(&figures)
+FileReads.compare(&figures)
+
+terminal.heading("Medians")
+terminal.table(["what", "median", "unit", "spread"], figures.rows())
+terminal.heading("Ratios, round by round")
+terminal.table(["what", "median", "is to be", ""], figures.ratioRows())
+if let path = options.value(json) {
+    do { try writeFile(path, figures.json()) } catch { refuse("bench: \(error)") }
+}
