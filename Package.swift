@@ -19,7 +19,11 @@ let chapters = [
     Chapter(folder: "02-CompletionPorts", product: "02-completion-ports", uses: ["AsyncEvents"]),
 ]
 
-let strict: [SwiftSetting] = [.treatAllWarnings(as: .error)]
+let strict: [SwiftSetting] = [
+    .treatAllWarnings(as: .error),
+    // What a lock guards needs no second guard at run time. In debug builds, and so in all tests, it stays.
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
+]
 
 /// `Kernel` is what an operating system gives you, `Timeline` records and draws, `Stage` is what every demo
 /// and test shares: options, gates, a plain load of clients.

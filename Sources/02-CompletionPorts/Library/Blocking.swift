@@ -36,9 +36,9 @@ extension CompletionPort {
 
     /// The calling thread asks this port for the first time, or again after another.
     func tie(_ worker: Worker) {
-        worker.port?.untie(worker)
+        _ = worker.port?.use { $0.untie(worker) }
         worker.tie = number
-        worker.port = self
+        worker.port = reference
         lock.lock()
         worker.state = .parked
         tied.append(worker)

@@ -35,14 +35,14 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     // MARK: What the lock guards
 
     let lock = Lock()
-    @exclusivity(unchecked) var queue = CircularQueue<Packet>(capacity: 256)
+    var queue = CircularQueue<Packet>(capacity: 256)
     /// Workers that count against the limit.
     var running = 0
     /// Workers that wait in the driver. Running and these together stay at or under the limit, so that nobody who
     /// leaves the driver with a packet has to wake a successor for it.
     var inKernel = 0
     /// Workers beyond that.
-    @exclusivity(unchecked) var parked = WorkerStack()
+    var parked = WorkerStack()
     var tied: [Worker] = []
     var isClosed = false
     /// The driver has been woken, and nobody has come out of it since.
@@ -52,6 +52,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     var dropped = 0
     var sampler: Sampler?
     let number: Int
+    let reference = PortReference()
 
     /// Packets taken in a row before the driver is asked again: however busy the queue, operations go on.
     static let turnsBeforeKernel = 61
@@ -72,9 +73,14 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
         self.options = options
         driver = try Driver.make(options.driver, waiters: self.concurrency, submission: options.submission)
         number = CompletionPort.count.add(1, ordering: .relaxed).newValue
+        super.init()
+        reference.set(self)
     }
 
-    deinit { sampler?.end() }
+    deinit {
+        reference.clear()
+        sampler?.end()
+    }
 
     /// The interface that the port's operations are carried out with.
     public var driverKind: DriverKind { driver.kind }
@@ -204,4 +210,19 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     func settle(_ packet: Packet) {
         if !packet.isPosted { packet.operation?.wasDequeued() }
     }
+}
+
+/// A port, for those who may outlive it: its threads and its sampler. `weak` would do the same, and make every
+/// counting of references to the port slow from then on.
+final class PortReference: @unchecked Sendable {
+    private let lock = Lock()
+    // Valid while it is not nil: the port clears it under the lock, before its memory goes.
+    private unowned(unsafe) var port: CompletionPort?
+
+    func set(_ port: CompletionPort) { self.port = port }
+
+    func clear() { lock.locked { port = nil } }
+
+    /// Runs `body` with the port, which stays until it returns; nil when it is gone.
+    func use<Result>(_ body: (CompletionPort) -> Result) -> Result? { lock.locked { port.map(body) } }
 }

@@ -14,14 +14,14 @@ final class Sampler: @unchecked Sendable {
     // Guarded by the monitor.
     private var isStirred = false
     private var isEnding = false
-    private weak var port: CompletionPort?
+    private let port: PortReference
     private var thread: Kernel.Thread?
     /// Whether it looks at the moment. Guarded by the port's lock.
     private(set) var isWatching = false
 
     /// Under the port's lock.
     init(_ port: CompletionPort) {
-        self.port = port
+        self.port = port.reference
         // Without a thread the port works as before; blocking is noticed when a handler says so.
         thread = try? Kernel.Thread("port sampler") { [self] in run() }
     }
@@ -49,11 +49,10 @@ final class Sampler: @unchecked Sendable {
             var quiet = 0
             while quiet < Sampler.patience {
                 if pause() { return }
-                guard let port else { return }
-                quiet = port.sample() ? 0 : quiet + 1
+                guard let hasNews = port.use({ $0.sample() }) else { return }
+                quiet = hasNews ? 0 : quiet + 1
             }
-            guard let port else { return }
-            port.lock.locked { isWatching = port.hasSuspects }
+            _ = port.use { port in port.lock.locked { isWatching = port.hasSuspects } }
             if isWatching { monitor.locked { isStirred = true } }
         }
     }

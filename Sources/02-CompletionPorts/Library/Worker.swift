@@ -9,7 +9,7 @@ final class Worker: @unchecked Sendable {
     let threadID = Kernel.Thread.currentID
     /// The number of the port that this thread is tied to; 0 for none. Only its own thread changes it.
     var tie = 0
-    weak var port: CompletionPort?
+    var port: PortReference?
 
     enum State {
         /// Handles a packet, or does anything else but wait: counts against the limit.
@@ -60,7 +60,7 @@ final class Worker: @unchecked Sendable {
         pthread_key_create(&key) { record in
             guard let record else { return }
             let worker = Unmanaged<Worker>.fromOpaque(record).takeRetainedValue()
-            worker.port?.untie(worker)
+            _ = worker.port?.use { $0.untie(worker) }
         }
         return key
     }()
