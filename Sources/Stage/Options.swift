@@ -74,9 +74,12 @@ public struct Options: Sendable {
     /// and ends with 2 if something is wrong with it.
     ///
     /// This comes first in every program, so it also prepares the process: SIGPIPE is ignored, and as many
-    /// descriptors are allowed as the system permits.
+    /// descriptors are allowed as the system permits. A process that was started as the child of a ``ClientLoad``
+    /// becomes one here, and does not return.
     public static func ofThisProgram(_ usage: Usage) -> Options {
         signal(SIGPIPE, SIG_IGN)
+        Resources.raiseDescriptorLimit()
+        ClientLoad.runIfChild()
         do {
             let options = try Options(Array(CommandLine.arguments.dropFirst()), usage)
             if options.wantsHelp {
