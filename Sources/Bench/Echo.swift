@@ -17,7 +17,9 @@ enum Echo {
         var all = [Contender(name: "plain loop", start: { start(try PlainLoop()) })]
         for driver in DriverKind.permitted {
             all.append(port("port, \(driver)", driver))
-            if connections == 1 { all.append(port("port, \(driver), polling", driver, polling: .microseconds(50))) }
+            if connections == 1 {
+                all.append(port("port, \(driver), polling", driver, polling: .microseconds(50)))
+            }
         }
         if connections == 64 {
             all.append(port("port, epoll, 2 workers", .epoll, workers: 2))
@@ -29,7 +31,9 @@ enum Echo {
         return all
     }
 
-    private static func start(_ server: PlainLoop) -> (Address, () -> Void) { (server.address, { server.stop() }) }
+    private static func start(_ server: PlainLoop) -> (Address, () -> Void) {
+        (server.address, { server.stop() })
+    }
 
     static func port(
         _ name: String, _ driver: DriverKind, workers: Int = 1, polling: Duration = .zero,
@@ -98,6 +102,8 @@ enum Echo {
                 figures.compare("\(name): p99", to: "\(floor): p99", isMain ? .atMost(1.2) : nil)
             }
         }
-        if connections == 64 { figures.compare("port, epoll, 2 workers, 64", to: "port, epoll, 64", .atLeast(0.9)) }
+        if connections == 64 {
+            figures.compare("port, epoll, 2 workers, 64", to: "port, epoll, 64", .atLeast(0.9))
+        }
     }
 }

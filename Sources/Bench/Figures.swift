@@ -71,7 +71,8 @@ struct Figures {
 
     /// The median of the ratios of the runs; nil when one of the two was not measured.
     func value(of ratio: Ratio) -> Double? {
-        guard let a = series[ratio.of]?.values, let b = series[ratio.to]?.values, !a.isEmpty, a.count == b.count
+        guard let a = series[ratio.of]?.values, let b = series[ratio.to]?.values, !a.isEmpty,
+            a.count == b.count
         else { return nil }
         return Series.median(zip(a, b).map { $1 == 0 ? 0 : $0 / $1 })
     }
@@ -94,7 +95,8 @@ struct Figures {
     func json() -> String {
         let measured = order.compactMap { series[$0] }.map { series in
             let values = series.values.map { "\($0)" }.joined(separator: ", ")
-            return "    {\"name\": \"\(series.name)\", \"unit\": \"\(series.unit)\", \"median\": \(series.median), "
+            return
+                "    {\"name\": \"\(series.name)\", \"unit\": \"\(series.unit)\", \"median\": \(series.median), "
                 + "\"spread\": \(series.spread), \"values\": [\(values)]}"
         }
         let compared = ratios.compactMap { ratio in

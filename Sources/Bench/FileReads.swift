@@ -38,7 +38,9 @@ enum FileReads {
         defer { file.close() }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { bytes.deallocate() }
-        for index in stride(from: 0, to: bytes.count, by: 8) { bytes.storeBytes(of: 1, toByteOffset: index, as: UInt64.self) }
+        for index in stride(from: 0, to: bytes.count, by: 8) {
+            bytes.storeBytes(of: 1, toByteOffset: index, as: UInt64.self)
+        }
         let descriptor = file.descriptor
         for _ in 0..<size >> 20 {
             guard write(descriptor, bytes.baseAddress, bytes.count) == bytes.count else {

@@ -29,7 +29,8 @@ enum Packets {
     }
 
     static func compare(_ figures: inout Figures) {
-        figures.compare("lock and unlock", to: "packets on one thread", .atMost(5), as: "packet in lock pairs")
+        figures.compare(
+            "lock and unlock", to: "packets on one thread", .atMost(5), as: "packet in lock pairs")
         figures.compare("port to 1 worker", to: "mutex queue to 1 thread", .atLeast(0.6))
     }
 

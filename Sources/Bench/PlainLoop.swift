@@ -55,7 +55,9 @@ final class PlainLoop: Sendable {
                 } else {
                     let received = recv(descriptor, buffer, 4096, 0)
                     if received > 0 {
-                        guard send(descriptor, buffer, received, Int32(MSG_NOSIGNAL)) != received else { continue }
+                        guard send(descriptor, buffer, received, Int32(MSG_NOSIGNAL)) != received else {
+                            continue
+                        }
                     } else if received < 0, errno == EAGAIN {
                         continue
                     }

@@ -9,7 +9,9 @@ enum Stress {
     static func run(_ name: String?, _ terminal: Terminal) -> Int32 {
         let chosen = all.filter { name == nil || $0.name == name }
         guard !chosen.isEmpty else {
-            refuse("bench: there is no stress called \(name ?? ""); there are \(all.map(\.name).joined(separator: ", "))")
+            refuse(
+                "bench: there is no stress called \(name ?? ""); there are \(all.map(\.name).joined(separator: ", "))"
+            )
         }
         for stress in chosen {
             do {
