@@ -70,10 +70,10 @@ extension Overlapped {
     /// The last that the kernel does with an operation. Without a packet it may be posted again as soon as the
     /// state says idle, so everything that is still needed is taken out before that.
     fileprivate final func conclude() -> (Unmanaged<CompletionTarget>?, Signal?, Handle?) {
-        let finished = (destination, event, handle)
-        handle = nil
-        other = nil
-        extra = nil
+        let finished = (destination, event, handle.take())
+        // Mostly there is nothing, and looking is cheaper than letting go of nothing.
+        if other != nil { other = nil }
+        if extra != nil { extra = nil }
         Recorder.mark(.queued, identity)
         let last = finished.1 == nil ? State.idle : State.announcing
         // Sequentially consistent: `announce` must not look for waiters before this can be seen.
