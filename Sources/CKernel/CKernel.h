@@ -89,14 +89,13 @@ static inline int ck_io_uring_enter(int ring, unsigned submit, unsigned complete
                         sizeof argument);
 }
 
-// Asks for the request with this user data to be cancelled, and returns when it has been asked.
+// Asks for the request with this user data to be cancelled, and returns when it has been asked: a time-out of
+// zero, since a request that a kernel thread is busy with would be waited for otherwise.
 static inline int ck_io_uring_cancel(int ring, uint64_t user_data) {
     struct io_uring_sync_cancel_reg cancel;
     memset(&cancel, 0, sizeof cancel);
     cancel.addr = user_data;
     cancel.fd = -1;
-    cancel.timeout.tv_sec = -1;
-    cancel.timeout.tv_nsec = -1;
     return (int)syscall(SYS_io_uring_register, ring, IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
 }
 
@@ -119,7 +118,11 @@ static inline void ck_sqe_fill(struct io_uring_sqe *entry, uint8_t operation, in
 
 extern void __tsan_acquire(void *) __attribute__((weak));
 extern void __tsan_release(void *) __attribute__((weak));
-static inline void ck_tsan_acquire(void *address) { if (__tsan_acquire) __tsan_acquire(address); }
-static inline void ck_tsan_release(void *address) { if (__tsan_release) __tsan_release(address); }
+static inline void ck_tsan_acquire(void *address) {
+    if (__tsan_acquire && address) __tsan_acquire(address);
+}
+static inline void ck_tsan_release(void *address) {
+    if (__tsan_release && address) __tsan_release(address);
+}
 
 #endif

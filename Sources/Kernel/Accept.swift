@@ -12,6 +12,9 @@ extension Socket {
     /// - Parameters:
     ///   - socket: Receives the connection. It must be fresh: `Socket()`, or reused after a disconnect.
     ///   - buffer: At least `receiveLength + 2 * Address.capacity` bytes; the driver's until the completion.
+    /// When the accept is cancelled or fails before a client has come, `socket` is fresh again; otherwise it has a
+    /// connection, good or dead, and is to be closed.
+    ///
     /// - Throws: EINVAL when this socket does not listen or `socket` is not fresh, EFAULT when the buffer is too
     ///   small, EBADF when the listener is closed, EALREADY when the operation is pending.
     ///
@@ -27,7 +30,8 @@ extension Socket {
             throw SystemError(EINVAL, attempted: "accept with a socket that is in use")
         }
         do throws(SystemError) {
-            try post(operation, .accept, .inward, buffer, other: socket) { state throws(SystemError) in
+            try post(operation, .accept, .inward, buffer, other: socket) {
+                state throws(SystemError) in
                 guard state.pointee.listening else {
                     throw SystemError(EINVAL, attempted: "accept on a socket that does not listen")
                 }
@@ -71,24 +75,23 @@ public struct AcceptBuffer {
         return Address(system: storage)
     }
 
-    /// Writes both addresses of a new connection behind the receive area.
-    static func store(_ descriptor: Int32, peer: sockaddr_storage, in memory: UnsafeMutableRawBufferPointer) {
-        let areas = memory.count - 2 * Address.capacity
+    /// Writes the local address of a new connection behind the receive area; the client's is there already.
+    static func store(_ descriptor: Int32, in memory: UnsafeMutableRawBufferPointer) {
         var local = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         withUnsafeMutablePointer(to: &local) {
             _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
         }
-        for (address, offset) in [(local, areas), (peer, areas + Address.capacity)] {
-            withUnsafeBytes(of: address) {
-                memory[offset..<offset + Address.capacity].copyBytes(from: $0[..<Address.capacity])
-            }
+        let area = memory.count - 2 * Address.capacity
+        withUnsafeBytes(of: local) {
+            memory[area..<area + Address.capacity].copyBytes(from: $0[..<Address.capacity])
         }
     }
 }
 
 extension Overlapped {
     final func attemptAccept(_ descriptor: Int32) -> Attempt {
+        let area = buffer.baseAddress! + receiveArea + Address.capacity
         var peer = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let accepted = withUnsafeMutablePointer(to: &peer) {
@@ -98,29 +101,30 @@ extension Overlapped {
         }
         // A client that has gone before it was accepted is no failure of the listener.
         if accepted < 0 { return errno == ECONNABORTED ? .more : .failure(errno) }
-        return connected(accepted, peer)
+        withUnsafeBytes(of: peer) { area.copyMemory(from: $0.baseAddress!, byteCount: Address.capacity) }
+        return connected(accepted)
     }
 
     final func prepareAccept(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64)
     {
+        // The kernel writes the client's address where it belongs, and its length, which nobody needs, into the area
+        // of the other address, which is written later.
+        let areas = buffer.baseAddress! + receiveArea
+        areas.storeBytes(of: UInt32(Address.capacity), as: UInt32.self)
+        let length = UInt64(UInt(bitPattern: areas))
         ck_sqe_fill(
-            entry, UInt8(IORING_OP_ACCEPT.rawValue), descriptor, 0, nil, 0,
+            entry, UInt8(IORING_OP_ACCEPT.rawValue), descriptor, length, areas + Address.capacity, 0,
             UInt32(SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), tag)
     }
 
     final func concludeAccept(_ answer: Int32) -> Attempt {
         if answer < 0 { return answer == -ECONNABORTED ? .more : .failed(-answer) }
-        var peer = sockaddr_storage()
-        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-        withUnsafeMutablePointer(to: &peer) {
-            _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(answer, $0, &length) }
-        }
-        return connected(answer, peer)
+        return connected(answer)
     }
 
     /// There is a connection. Its descriptor waits in `result` until the lane is locked again.
-    private final func connected(_ descriptor: Int32, _ peer: sockaddr_storage) -> Attempt {
-        AcceptBuffer.store(descriptor, peer: peer, in: buffer)
+    private final func connected(_ descriptor: Int32) -> Attempt {
+        AcceptBuffer.store(descriptor, in: buffer)
         result = Int(descriptor)
         return .done(bytes: 0, drained: false)
     }

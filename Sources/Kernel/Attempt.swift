@@ -58,11 +58,11 @@ extension Overlapped {
         }
     }
 
-    /// What a ring's answer means.
-    final func conclude(_ answer: Int32, _ descriptor: Int32) -> Attempt {
+    /// What a ring's answer means. `isWanted`: nobody has asked for the operation to be cancelled.
+    final func conclude(_ answer: Int32, _ descriptor: Int32, isWanted: Bool) -> Attempt {
         // Interrupted, or cancelled though nobody asked: the kernel cancels what a thread posted when the thread
         // ends, and a port must not. The same request is written again.
-        if answer == -EINTR || answer == -EAGAIN || (answer == -ECANCELED && !cancelRequested) {
+        if answer == -EINTR || answer == -EAGAIN || (answer == -ECANCELED && isWanted) {
             return .more
         }
         switch operation {
@@ -82,9 +82,6 @@ extension Overlapped {
     ) {
         ck_sqe_fill(entry, UInt8(IORING_OP_POLL_ADD.rawValue), descriptor, 0, nil, 0, events, tag)
     }
-
-    /// Whether a step may wait for a disk, and so belongs on a helper thread when there is no ring to do it.
-    final var mayWaitForDisk: Bool { operation == .read || operation == .write || operation == .transmit }
 
     /// Whether a ring carries out the step itself. Otherwise the step is a plain call, and the ring only tells
     /// when to make it.

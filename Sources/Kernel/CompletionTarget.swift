@@ -70,6 +70,7 @@ extension Overlapped {
     /// The last that the kernel does with an operation. Without a packet it may be posted again as soon as the
     /// state says idle, so everything that is still needed is taken out before that.
     fileprivate final func conclude() -> (Unmanaged<CompletionTarget>?, Signal?, Handle?) {
+        if operation == .accept, code != 0, phase == 0 { (other as? Socket)?.disclaim() }
         let finished = (destination, event, handle.take())
         // Mostly there is nothing, and looking is cheaper than letting go of nothing.
         if other != nil { other = nil }

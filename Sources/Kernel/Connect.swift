@@ -20,7 +20,7 @@ extension Socket {
             guard !state.pointee.connected else {
                 throw SystemError(EISCONN, attempted: "connect to \(address)")
             }
-            guard state.pointee.bound else {
+            guard state.pointee.bound, state.pointee.descriptor >= 0 else {
                 throw SystemError(EINVAL, attempted: "connect with a socket that is not bound")
             }
         }

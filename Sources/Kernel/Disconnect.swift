@@ -14,8 +14,12 @@ extension Socket {
     public func disconnect(_ operation: Overlapped, reuse: Bool = false) throws(SystemError) {
         try post(operation, .disconnect, .outward, extra: reuse ? Reuse.wanted : nil) {
             state throws(SystemError) in
-            guard state.pointee.connected else { throw SystemError(ENOTCONN, attempted: "disconnect") }
+            guard state.pointee.connected, !state.pointee.isBecomingFresh else {
+                throw SystemError(ENOTCONN, attempted: "disconnect")
+            }
+        } accepted: { state in
             state.pointee.sendShutDown = true
+            state.pointee.isBecomingFresh = reuse
         }
     }
 }

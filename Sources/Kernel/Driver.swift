@@ -54,6 +54,8 @@ public class Driver: @unchecked Sendable {
 
     init(kind: DriverKind) { self.kind = kind }
 
+    deinit { helpers.end() }
+
     /// Makes a driver of a kind, or an epoll driver where io_uring is not permitted, and says so once.
     ///
     /// - Parameter waiters: How many threads will ever wait in it at once.
@@ -104,20 +106,20 @@ public class Driver: @unchecked Sendable {
     /// Waits as `poll` does, and appends what has completed, undelivered.
     func collect(until deadline: Deadline, _ completed: inout CompletionList) {}
 
-    /// Makes one waiting thread return, or the next that would wait. Any thread may call it.
+    /// Makes one waiting thread return, or the next that would wait. Any thread may call it. Two calls in a row may
+    /// count as one: who is woken for something looks whether there is more, and wakes the next.
     public func wake() {}
 
     /// Nobody will poll this driver any more; what is still under way in it comes to its end all the same.
     public func retire() {}
 
-    /// Under the state's lock: gets to know a handle that has a descriptor.
-    func attach(_ state: StatePointer) throws(SystemError) {}
+    /// Under the state's lock: gets to know a handle, if it has a descriptor and is not known.
+    func attach(_ state: StatePointer) throws(SystemError) {
+        if state.pointee.descriptor >= 0 { state.pointee.registered = true }
+    }
 
     /// Under the state's lock: forgets a handle.
-    func detach(_ state: StatePointer) {}
-
-    /// Under the state's lock: the descriptor is about to be closed.
-    func willClose(_ state: StatePointer) {}
+    func detach(_ state: StatePointer) { state.pointee.registered = false }
 
     /// Under the state's lock: asks for an operation that is being carried out to be cancelled.
     func cancel(_ operation: Overlapped) {}
@@ -150,12 +152,14 @@ public class Driver: @unchecked Sendable {
             state.unlock()
             return 0
         }
-        // Not busy and worth a start: then the lane was empty, and the head is this operation.
+        // Not busy and worth a start: then the lane was empty, and the head is this operation; or it is one that has
+        // just moved here, and whose mover has not come to start it.
+        let head = lane.pointee.pending.head!._withUnsafeGuaranteedRef { $0 }
         lane.pointee.busy = true
         lane.pointee.ready = false
         let descriptor = state.pointee.descriptor
         state.unlock()
-        return drive(operation, state, lane, descriptor, refusable: true, &completed)
+        return drive(head, state, lane, descriptor, refusable: head === operation, &completed)
     }
 
     /// Carries out the operations of a lane, one after the other, as far as they go. The caller has set `busy`;
@@ -183,7 +187,7 @@ public class Driver: @unchecked Sendable {
                 if carry(operation, state, lane) { return refusal }
                 outcome = operation.attempt(descriptor)
             }
-            var moved: Overlapped?
+            var moved: Handle?
             switch outcome {
             case .more:
                 refusable = false
@@ -210,15 +214,19 @@ public class Driver: @unchecked Sendable {
             case .done(let bytes, let drained):
                 state.lock()
                 if !drained || lane.pointee.ended { lane.pointee.ready = true }
-                moved = succeed(operation, state, lane, bytes, &completed)
+                if bytes == 0, operation.operation == .receive, state.wasReset(operation, descriptor) {
+                    complete(operation, state, lane, bytes: 0, code: ECONNRESET, &completed)
+                } else {
+                    moved = succeed(operation, state, lane, bytes, &completed)
+                }
             case .failed(let code):
                 state.lock()
                 lane.pointee.ready = true
                 if refusable, operation === first,
                     operation.operation == .send || operation.operation == .receive
                 {
-                    refusal = code
-                    refuse(operation, state, lane, code)
+                    refusal = state.note(code)
+                    refuse(operation, lane)
                 } else {
                     complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
                 }
@@ -249,9 +257,11 @@ public class Driver: @unchecked Sendable {
         var known = known
         while true {
             state.lock()
-            if known == nil, operation.cancelRequested { known = .failed(ECANCELED) }
             let descriptor = state.pointee.descriptor
             switch known {
+            case .more where operation.cancelRequested, .again where operation.cancelRequested,
+                nil where operation.cancelRequested:
+                complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
             case .done(let bytes, _): complete(operation, state, lane, bytes: bytes, code: 0, &completed)
             case .failed(let code):
                 complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
@@ -280,23 +290,20 @@ public class Driver: @unchecked Sendable {
     }
 
     /// Under the lock: takes back a post that failed at once.
-    private final func refuse(
-        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ code: Int32
-    ) {
+    private final func refuse(_ operation: Overlapped, _ lane: LanePointer) {
         let reference = Unmanaged.passUnretained(operation)
         lane.pointee.pending.remove(reference)
-        if code == ECONNRESET || code == EPIPE { state.pointee.reset = true }
         operation.takeBack()
         reference.release()
     }
 
     /// Under the lock, and returns with it: an operation has succeeded. Some have a second half elsewhere: an
     /// accept that wants first data waits on the new connection for it, a disconnect for the other side's end.
-    /// Such an operation is returned, and goes on when the lock is free.
+    /// Then the handle is returned in whose inward lane it goes on, as soon as the lock is free.
     private final func succeed(
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ bytes: Int,
         _ completed: inout CompletionList
-    ) -> Overlapped? {
+    ) -> Handle? {
         switch (operation.operation, operation.phase) {
         case (.accept, 0):
             guard let socket = operation.other as? Socket else { break }
@@ -309,23 +316,28 @@ public class Driver: @unchecked Sendable {
             let accepted = socket.state
             accepted.lock()
             state.lock()
-            let isOpen = socket.adopt(descriptor)
-            if !isOpen || operation.cancelRequested {
+            defer { accepted.unlock() }
+            // A cancelled accept that has its connection already, and wants no more, was quicker.
+            guard socket.adopt(descriptor, unless: operation.cancelRequested && operation.wantsFirstData)
+            else {
                 complete(operation, state, lane, bytes: 0, code: ECANCELED, &completed)
-            } else if operation.wantsFirstData {
-                operation.phase = 1
-                accepted.pointee.driver = accepted.pointee.driver ?? state.pointee.driver
-                try? accepted.pointee.driver?.attach(accepted)
-                let reference = Unmanaged.passUnretained(operation)
-                lane.pointee.pending.remove(reference)
-                accepted.lane(.inward).pointee.pending.append(reference)
-                accepted.lane(.inward).pointee.ready = true
-                operation.handle?.awaitingFirstData[ObjectIdentifier(operation)] = operation
-            } else {
-                complete(operation, state, lane, bytes: 0, code: 0, &completed)
+                return nil
             }
-            accepted.unlock()
-            return operation.phase == 1 ? operation : nil
+            guard operation.wantsFirstData else { break }
+            operation.phase = 1
+            accepted.pointee.driver = accepted.pointee.driver ?? state.pointee.driver
+            do throws(SystemError) {
+                try accepted.pointee.driver?.attach(accepted)
+            } catch {
+                complete(operation, state, lane, bytes: 0, code: error.code, &completed)
+                return nil
+            }
+            let reference = Unmanaged.passUnretained(operation)
+            lane.pointee.pending.remove(reference)
+            accepted.lane(.inward).pointee.pending.append(reference)
+            accepted.lane(.inward).pointee.ready = true
+            operation.handle?.awaitingFirstData[ObjectIdentifier(operation)] = socket
+            return socket
         case (.disconnect, 0) where operation.wantsReuse:
             operation.phase = 1
             operation.ring = nil
@@ -333,7 +345,7 @@ public class Driver: @unchecked Sendable {
             lane.pointee.pending.remove(reference)
             state.lane(.inward).pointee.pending.append(reference)
             state.lane(.inward).pointee.ready = true
-            return operation
+            return operation.handle
         case (.disconnect, 1):
             operation.ring = nil
             state.makeFresh()
@@ -346,12 +358,11 @@ public class Driver: @unchecked Sendable {
     }
 
     /// The second half of an operation, in the inward lane of its connection.
-    private final func goOn(_ operation: Overlapped, _ completed: inout CompletionList) {
-        let own = operation.operation == .accept ? operation.other?.state : operation.handle?.state
-        guard let own else { return }
-        own.lock()
-        let driver = own.pointee.driver ?? self
-        driver.tryHead(own, own.lane(.inward), &completed)
+    private final func goOn(_ connection: Handle, _ completed: inout CompletionList) {
+        let state = connection.state
+        state.lock()
+        let driver = state.pointee.driver ?? self
+        driver.tryHead(state, state.lane(.inward), &completed)
     }
 
     /// Under the lock, and returns without it: attempts the head of a lane that is not being driven.

@@ -30,7 +30,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
     override func wake() { _ = eventfd_write(alarm, 1) }
 
     override func attach(_ state: StatePointer) throws(SystemError) {
-        guard state.pointee.kind == .socket, state.pointee.descriptor >= 0, !state.pointee.registered else {
+        guard state.pointee.kind != .file, state.pointee.descriptor >= 0, !state.pointee.registered else {
             return
         }
         try poller.add(
@@ -45,23 +45,31 @@ final class EpollDriver: Driver, @unchecked Sendable {
     }
 
     override func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
-        lane.pointee.ended = false
         if lane.pointee.ready {
             lane.pointee.ready = false
             return false
         }
+        // Nothing was found, and no notice came since: what was noticed before the attempt is used up.
+        lane.pointee.ended = false
         lane.pointee.busy = false
         return true
     }
 
     override func collect(until deadline: Deadline, _ completed: inout CompletionList) {
         withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: EpollDriver.noticesPerWait) { events in
-            let count = poller.wait(events, until: deadline)
-            for event in events[..<count] where event.data.u64 != EpollDriver.alarmToken {
-                // Valid even if the handle is gone: states are recycled, never given back.
-                let state = StatePointer(bitPattern: UInt(event.data.u64))!
-                notice(.init(rawValue: event.events), state, &completed)
-            }
+            var isWoken = false
+            repeat {
+                let count = poller.wait(events, until: deadline)
+                for event in events[..<count] {
+                    guard event.data.u64 != EpollDriver.alarmToken else {
+                        isWoken = true
+                        continue
+                    }
+                    // Valid even if the handle is gone: states are recycled, never given back.
+                    let state = StatePointer(bitPattern: UInt(event.data.u64))!
+                    notice(.init(rawValue: event.events), state, &completed)
+                }
+            } while !isWoken && completed.isEmpty && !deadline.hasPassed
         }
     }
 

@@ -2,6 +2,10 @@ import CKernel
 import Glibc
 
 /// A few threads for what would block: the disk. They start when there is work and end with their driver.
+///
+/// They refer to this object and not to the driver, which a pending operation keeps alive through its handle. So the
+/// last reference to a driver may well go on one of them, when it has delivered what it completed; that is why the
+/// end does not wait for them.
 final class FileHelpers: @unchecked Sendable {
     /// Operations on files that run at once. More would not make a disk faster.
     static let limit = 4
@@ -9,65 +13,81 @@ final class FileHelpers: @unchecked Sendable {
     private let monitor = Monitor()
     // Guarded by the monitor.
     private var waiting = CircularQueue<(Unmanaged<Overlapped>, Unmanaged<Driver>)>()
-    private var threads: [Thread] = []
+    private var threads = 0
     private var idle = 0
     private var ending = false
 
     /// Runs the operation soon. Its lane owns it until it is complete.
     func run(_ operation: Overlapped, _ driver: Driver) {
-        monitor.locked {
+        let hasThread = monitor.locked {
             waiting.append((Unmanaged.passUnretained(operation), Unmanaged.passUnretained(driver)))
-            if idle > 0 {
+            if idle >= waiting.count {
                 monitor.signal()
-            } else if threads.count < FileHelpers.limit {
-                // With one helper running, a failure to start another only makes the queue longer.
-                if let thread = try? Thread("file helper", { self.work() }) { threads.append(thread) }
+            } else if threads < FileHelpers.limit, (try? Thread("file helper", { self.work() })) != nil {
+                threads += 1
             }
+            return threads > 0
         }
+        // With one helper running, a failure to start another only makes the queue longer. Without any, whoever
+        // posts has to wait for the disk.
+        if !hasThread { withoutBrokenPipeSignal { while carryOutNext(waits: false) {} } }
     }
 
     private func work() {
-        // Sendfile knows no MSG_NOSIGNAL: a closed peer must be an error here, not a signal.
-        var pipe = sigset_t()
-        sigemptyset(&pipe)
-        sigaddset(&pipe, SIGPIPE)
-        pthread_sigmask(SIG_BLOCK, &pipe, nil)
-        while let (operation, driver) = next() {
-            var completed = CompletionList()
-            operation._withUnsafeGuaranteedRef { operation in
-                driver._withUnsafeGuaranteedRef { driver in
-                    guard let state = operation.handle?.state else { return }
-                    if state.pointee.kind == .file {
-                        driver.driveFile(operation, state, &completed)
-                    } else {
-                        let descriptor = state.locked { $0.pointee.descriptor }
-                        driver.drive(
-                            operation, state, state.lane(.outward), descriptor, onHelper: true, &completed)
-                    }
-                }
-            }
-            completed.deliver()
-        }
+        withoutBrokenPipeSignal { while carryOutNext(waits: true) {} }
     }
 
-    private func next() -> (Unmanaged<Overlapped>, Unmanaged<Driver>)? {
+    /// Sendfile knows no MSG_NOSIGNAL: a peer that has gone must be an error here, not a signal.
+    private func withoutBrokenPipeSignal(_ body: () -> Void) {
+        var pipe = sigset_t()
+        var before = sigset_t()
+        sigemptyset(&pipe)
+        sigaddset(&pipe, SIGPIPE)
+        pthread_sigmask(SIG_BLOCK, &pipe, &before)
+        body()
+        // One that came is taken away, or it would come now.
+        var atOnce = timespec()
+        if sigismember(&before, SIGPIPE) == 0 { while sigtimedwait(&pipe, nil, &atOnce) == SIGPIPE {} }
+        pthread_sigmask(SIG_SETMASK, &before, nil)
+    }
+
+    private func carryOutNext(waits: Bool) -> Bool {
+        guard let (operation, driver) = next(waits) else { return false }
+        var completed = CompletionList()
+        operation._withUnsafeGuaranteedRef { operation in
+            driver._withUnsafeGuaranteedRef { driver in
+                guard let state = operation.handle?.state else { return }
+                if state.pointee.kind == .file {
+                    driver.driveFile(operation, state, &completed)
+                } else {
+                    let (descriptor, isCancelled) = state.locked {
+                        ($0.pointee.descriptor, operation.cancelRequested)
+                    }
+                    driver.drive(
+                        operation, state, state.lane(.outward), descriptor,
+                        outcome: isCancelled ? .failed(ECANCELED) : nil, onHelper: true, &completed)
+                }
+            }
+        }
+        completed.deliver()
+        return true
+    }
+
+    private func next(_ waits: Bool) -> (Unmanaged<Overlapped>, Unmanaged<Driver>)? {
         monitor.locked {
             idle += 1
             defer { idle -= 1 }
-            while waiting.isEmpty && !ending { monitor.wait() }
+            while waits && waiting.isEmpty && !ending { monitor.wait() }
             return waiting.popFirst()
         }
     }
 
-    /// Ends the threads and waits for them. Called when nothing can be pending any more.
+    /// Ends the threads, soon. Called when nothing can be pending any more.
     func end() {
-        let ended = monitor.locked {
+        monitor.locked {
             ending = true
             monitor.broadcast()
-            defer { threads = [] }
-            return threads
         }
-        for thread in ended { thread.join() }
     }
 }
 

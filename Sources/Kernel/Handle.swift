@@ -10,11 +10,11 @@ import Timeline
 open class Handle: @unchecked Sendable {
     let state: StatePointer
 
-    /// A listener's accepts that have a connection and wait on it for first data. Guarded by the state's lock.
-    final var awaitingFirstData: [ObjectIdentifier: Overlapped] = [:]
+    /// The connections on which a listener's accepts wait for first data. Guarded by the state's lock.
+    final var awaitingFirstData: [ObjectIdentifier: Handle] = [:]
 
     init(descriptor: Int32, kind: HandleKind) {
-        state = HandleStates.take()
+        state = HandleStates.take(kind)
         state.pointee.descriptor = descriptor
         state.pointee.kind = kind
         // A send is worth an attempt from the start; a receive is not, until a notice says so.
@@ -40,6 +40,21 @@ open class Handle: @unchecked Sendable {
     /// The key that comes with every packet of this handle; nil when it is associated with no port.
     public final var completionKey: UInt? { locked { $0.pointee.target == nil ? nil : $0.pointee.key } }
 
+    /// Lends the descriptor for a call by somebody who has no lane here: closing waits for it. -1 when closed.
+    final func lendingDescriptor<Result>(_ body: (Int32) -> Result) -> Result {
+        let descriptor = locked { state in
+            state.pointee.borrowers += 1
+            return state.pointee.closed ? -1 : state.pointee.descriptor
+        }
+        defer {
+            locked { state in
+                state.pointee.borrowers -= 1
+                state.closeIfWanted()
+            }
+        }
+        return body(descriptor)
+    }
+
     @inline(__always)
     final func locked<Result, Failure: Error>(
         _ body: (StatePointer) throws(Failure) -> Result
@@ -54,8 +69,8 @@ open class Handle: @unchecked Sendable {
     /// Sends every later completion of this handle to `target`, under `key`. Once only, and for good. An operation
     /// that is already pending goes there too.
     ///
-    /// - Throws: EINVAL when the handle is associated already or has operations with a routine pending;
-    ///   EBADF when it is closed; ENOSPC or ENOMEM when the driver cannot take it.
+    /// - Throws: EINVAL when the handle is associated already, EBADF when it is closed, ENOSPC or ENOMEM when the
+    ///   driver cannot take it.
     public final func associate(with target: CompletionTarget, key: UInt, driver: Driver) throws(SystemError)
     {
         try locked { state throws(SystemError) in
@@ -85,8 +100,10 @@ open class Handle: @unchecked Sendable {
         _ operation: Overlapped, _ kind: Operation, _ direction: Direction,
         _ memory: UnsafeMutableRawBufferPointer = .init(start: nil, count: 0), other: Handle? = nil,
         extra: AnyObject? = nil,
-        after prepare: (StatePointer) throws(SystemError) -> Void = { _ throws(SystemError) in }
+        if check: (StatePointer) throws(SystemError) -> Void = { _ throws(SystemError) in },
+        accepted: (StatePointer) -> Void = { _ in }
     ) throws(SystemError) {
+        let driver: Driver
         state.lock()
         do throws(SystemError) {
             guard !state.pointee.closed else {
@@ -95,7 +112,9 @@ open class Handle: @unchecked Sendable {
             guard operation.routineTarget == nil || state.pointee.target == nil else {
                 throw SystemError(EINVAL, attempted: "post with a routine on a handle that belongs to a port")
             }
-            try prepare(state)
+            try check(state)
+            driver = state.pointee.driver ?? .system
+            if !state.pointee.registered { try driver.attach(state) }
             guard operation.begin(kind, memory) else {
                 throw SystemError(EALREADY, attempted: "post an operation that is already pending")
             }
@@ -103,6 +122,8 @@ open class Handle: @unchecked Sendable {
             state.unlock()
             throw error
         }
+        if state.pointee.driver == nil { state.pointee.driver = driver }
+        accepted(state)
         operation.handle = self
         if other != nil { operation.other = other }
         if extra != nil { operation.extra = extra }
@@ -111,14 +132,6 @@ open class Handle: @unchecked Sendable {
         let reference = Unmanaged.passRetained(operation)
         let lane = state.lane(direction)
         lane.pointee.pending.append(reference)
-        let driver: Driver
-        if let own = state.pointee.driver {
-            driver = own
-        } else {
-            driver = Driver.system
-            state.pointee.driver = driver
-            do throws(SystemError) { try driver.attach(state) } catch { state.pointee.driver = nil }
-        }
         var completed = CompletionList()
         let refusal = driver.begin(operation, state, lane, &completed)
         if !completed.isEmpty { completed.deliver() }
@@ -135,44 +148,44 @@ open class Handle: @unchecked Sendable {
     @discardableResult
     public final func cancel(_ operation: Overlapped? = nil) -> Bool {
         var completed = CompletionList()
-        var found = false
-        state.lock()
-        for direction in [Direction.inward, .outward] {
-            found = cancel(operation, state.lane(direction), &completed) || found
+        // An accept that waits on its new connection is its listener's to cancel.
+        let isWanted = { [self] (pending: Overlapped) in
+            pending.handle === self && (operation == nil || pending === operation)
         }
-        let elsewhere = awaitingFirstData.values.filter { operation == nil || $0 === operation }
+        state.lock()
+        var found = cancelPending(&completed, where: isWanted)
+        let connections = Array(awaitingFirstData.values)
         state.unlock()
-        for accept in elsewhere { found = accept.other?.cancelAccept(accept, &completed) ?? false || found }
+        for connection in connections {
+            found = connection.locked { _ in connection.cancelPending(&completed, where: isWanted) } || found
+        }
         completed.deliver()
         return found
     }
 
-    /// An accept of a listener waits here, on its new connection, for first data: cancels it.
-    private final func cancelAccept(_ accept: Overlapped, _ completed: inout CompletionList) -> Bool {
-        locked { cancel(accept, $0.lane(.inward), &completed) }
-    }
-
     /// Under the lock: completes what waits, and asks the driver for what is being carried out.
-    private func cancel(
-        _ wanted: Overlapped?, _ lane: LanePointer, _ completed: inout CompletionList
+    private final func cancelPending(
+        _ completed: inout CompletionList, where isWanted: (Overlapped) -> Bool
     ) -> Bool {
         var found = false
-        var cursor = lane.pointee.pending.head
-        while let reference = cursor {
-            let operation = reference._withUnsafeGuaranteedRef { $0 }
-            cursor = operation.next
-            guard wanted == nil || operation === wanted else { continue }
-            found = true
-            let isCarriedOut =
-                state.pointee.kind == .file
-                || (lane.pointee.busy && reference.toOpaque() == lane.pointee.pending.head?.toOpaque())
-            if isCarriedOut {
-                operation.cancelRequested = true
-                (operation.ring ?? state.pointee.driver)?.cancel(operation)
-            } else {
-                lane.pointee.pending.remove(reference)
-                operation.finish(state, bytes: operation.progress, code: ECANCELED)
-                completed.append(reference)
+        state.lanes { lane in
+            var cursor = lane.pointee.pending.head
+            while let reference = cursor {
+                let operation = reference._withUnsafeGuaranteedRef { $0 }
+                cursor = operation.next
+                guard isWanted(operation) else { continue }
+                found = true
+                let isCarriedOut =
+                    state.pointee.kind == .file
+                    || (lane.pointee.busy && reference.toOpaque() == lane.pointee.pending.head?.toOpaque())
+                if isCarriedOut {
+                    operation.cancelRequested = true
+                    operation.ring?.cancel(operation)
+                } else {
+                    lane.pointee.pending.remove(reference)
+                    operation.finish(state, bytes: operation.progress, code: ECANCELED)
+                    completed.append(reference)
+                }
             }
         }
         return found
@@ -188,11 +201,8 @@ open class Handle: @unchecked Sendable {
         guard !state.pointee.closed else { return state.unlock() }
         state.pointee.closed = true
         let descriptor = state.pointee.descriptor
-        state.pointee.driver?.willClose(state)
-        for direction in [Direction.inward, .outward] {
-            _ = cancel(nil, state.lane(direction), &completed)
-        }
-        let elsewhere = awaitingFirstData.values
+        _ = cancelPending(&completed) { _ in true }
+        let connections = Array(awaitingFirstData.values)
         if descriptor >= 0 {
             // A thread that is inside a system call with this number closes it on its way out.
             state.pointee.closing = true
@@ -201,8 +211,10 @@ open class Handle: @unchecked Sendable {
         let target = state.pointee.target
         state.unlock()
         // A client that has said nothing yet goes with the listener that it came to.
-        for accept in elsewhere {
-            _ = accept.other?.cancelAccept(accept, &completed)
+        for connection in connections {
+            connection.locked { _ in
+                _ = connection.cancelPending(&completed) { $0.handle === self }
+            }
         }
         completed.deliver()
         withExtendedLifetime(target) {}
@@ -210,6 +222,7 @@ open class Handle: @unchecked Sendable {
 }
 
 extension UnsafeMutablePointer where Pointee == HandleState {
+    @inline(__always)
     fileprivate func lanes(_ body: (LanePointer) -> Void) {
         body(lane(.inward))
         body(lane(.outward))
@@ -218,6 +231,7 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     /// Whether a thread is, or will soon be, inside a system call with this descriptor. What is in a ring does
     /// not count: there the kernel holds the descriptor itself.
     private var isInCall: Bool {
+        if pointee.borrowers > 0 { return true }
         var cursor = lane(.inward).pointee.pending.head
         if pointee.kind == .file {
             while let operation = cursor?._withUnsafeGuaranteedRef({ $0 }) {
@@ -256,6 +270,7 @@ extension HandleState {
         listening = false
         connected = false
         sendShutDown = false
+        isBecomingFresh = false
         reset = false
         registered = false
         key = 0
@@ -268,8 +283,8 @@ extension Overlapped {
     /// Under the lock of the handle in whose lane the operation was: writes the result down, and where it goes.
     final func finish(_ state: StatePointer, bytes: Int, code: Int32) {
         result = bytes
-        self.code = code
-        if code == ECONNRESET || code == EPIPE { state.pointee.reset = true }
+        self.code = code == 0 ? 0 : state.note(code)
+        if operation == .disconnect { state.pointee.isBecomingFresh = false }
         // An accept that waited for first data belongs to its listener, not to the connection that it waited on.
         let isElsewhere = phase == 1 && operation == .accept && handle?.state != state
         let home = isElsewhere ? handle!.state : state

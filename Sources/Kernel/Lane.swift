@@ -65,6 +65,10 @@ struct HandleState {
     var sendShutDown = false
     /// The connection was reset: known from an operation that failed so.
     var reset = false
+    /// A disconnect for reuse is pending: when it is over, nothing may be left.
+    var isBecomingFresh = false
+    /// Calls under way that use the descriptor without having a lane.
+    var borrowers = 0
     /// Registered with the driver for readiness.
     var registered = false
     var kind = HandleKind.socket
@@ -78,7 +82,9 @@ struct HandleState {
     init(lanes: UnsafeMutablePointer<Lane>) { self.lanes = lanes }
 }
 
-enum HandleKind { case socket, file }
+/// Listeners are apart from other sockets, since a connection is locked before its listener, and a state that was
+/// one today and the other tomorrow would be locked in both orders.
+enum HandleKind: Int { case socket, listener, file }
 
 /// The direction of an operation: which of a handle's two lanes it waits in.
 enum Direction: Int {
@@ -99,26 +105,39 @@ extension UnsafeMutablePointer where Pointee == HandleState {
 /// The store of handle states: made in slabs, recycled, never given back.
 enum HandleStates {
     private static let lock = Lock()
-    nonisolated(unsafe) private static var free: StatePointer?
+    // One list for each kind of handle.
+    nonisolated(unsafe) private static var free: (StatePointer?, StatePointer?, StatePointer?)
     private static let perSlab = 32
 
-    static func take() -> StatePointer {
+    private static func withFree<Result>(_ kind: HandleKind, _ body: (inout StatePointer?) -> Result)
+        -> Result
+    {
         lock.lock()
         defer { lock.unlock() }
-        if free == nil { addSlab() }
-        let state = free!
-        free = state.pointee.nextFree
-        return state
+        switch kind {
+        case .socket: return body(&free.0)
+        case .listener: return body(&free.1)
+        case .file: return body(&free.2)
+        }
+    }
+
+    static func take(_ kind: HandleKind) -> StatePointer {
+        withFree(kind) { free in
+            if free == nil { addSlab(to: &free) }
+            let state = free!
+            free = state.pointee.nextFree
+            return state
+        }
     }
 
     static func giveBack(_ state: StatePointer) {
-        lock.lock()
-        state.pointee.nextFree = free
-        free = state
-        lock.unlock()
+        withFree(state.pointee.kind) { free in
+            state.pointee.nextFree = free
+            free = state
+        }
     }
 
-    private static func addSlab() {
+    private static func addSlab(to free: inout StatePointer?) {
         let states = StatePointer.allocate(capacity: perSlab)
         let lanes = LanePointer.allocate(capacity: 2 * perSlab)
         lanes.initialize(repeating: Lane(), count: 2 * perSlab)

@@ -65,9 +65,11 @@ extension Socket {
     /// Says that this side will send no more. What was posted before is lost; a disconnect waits for it.
     /// Queues no packet. Win32 counterpart: `shutdown` with `SD_SEND`.
     public func shutDownSending() throws(SystemError) {
-        let descriptor = descriptor
-        _ = try check("shut down sending") { shutdown(descriptor, Int32(SHUT_WR)) }
-        locked { $0.pointee.sendShutDown = true }
+        try locked { state throws(SystemError) in
+            let descriptor = state.pointee.descriptor
+            _ = try check("shut down sending") { shutdown(descriptor, Int32(SHUT_WR)) }
+            state.pointee.sendShutDown = true
+        }
     }
 
     /// Whether the plain calls wait until they can do something. Sockets are made not to.

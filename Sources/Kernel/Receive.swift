@@ -10,7 +10,7 @@ extension Socket {
     /// read, and takes nothing.
     ///
     /// - Parameter buffer: The driver's until the completion; the caller keeps it alive and does not touch it.
-    /// - Throws: ENOTCONN without a connection, ECONNRESET when the connection is known to be reset, EBADF when the
+    /// - Throws: ENOTCONN without a connection or behind a disconnect for reuse, ECONNRESET when the connection is known to be reset, EBADF when the
     ///   socket is closed, EALREADY when the operation is pending. Then nothing was posted.
     ///
     /// Win32 counterpart: `WSARecv`.
@@ -19,6 +19,7 @@ extension Socket {
     ) throws(SystemError) {
         try post(operation, .receive, .inward, buffer) { state throws(SystemError) in
             try state.requireConnection("receive")
+            if state.pointee.isBecomingFresh { throw SystemError(ENOTCONN, attempted: "receive") }
         }
     }
 }

@@ -23,8 +23,7 @@ final class Ring: @unchecked Sendable {
 
     private let submission = Lock()
     private let completion = Lock()
-    // Guarded by `submission`: entries that no call has handed to the kernel yet.
-    private var unsubmitted: UInt32 = 0
+    // Guarded by `submission`.
     private var requests = 0
     // Guarded by `completion`.
     private var answered = 0
@@ -36,7 +35,8 @@ final class Ring: @unchecked Sendable {
 
     init(entries wanted: UInt32 = submissionEntries) throws(SystemError) {
         var parameters = io_uring_params()
-        parameters.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP
+        // SUBMIT_ALL: one bad request does not hold back those behind it.
+        parameters.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL
         parameters.cq_entries = max(Ring.completionEntries, 2 * wanted)
         let descriptor = try check("create a ring") { ck_io_uring_setup(wanted, &parameters) }
         self.descriptor = descriptor
@@ -94,50 +94,44 @@ final class Ring: @unchecked Sendable {
         let tail = submissionTail.pointee.load(ordering: .relaxed)
         while tail &- submissionHead.pointee.load(ordering: .acquiring) > submissionMask {
             // Full: hand over what there is. Rare enough to hold the lock meanwhile.
-            let count = ck_io_uring_enter(descriptor, unsubmitted, 0, 0, nil)
-            if count > 0 { unsubmitted -= UInt32(count) }
+            submit()
         }
         let entry = entries + Int(tail & submissionMask)
         fill(entry)
         ck_tsan_release(UnsafeMutableRawPointer(bitPattern: UInt(entry.pointee.user_data)))
         // Releasing: the kernel must not see the tail before the entry.
         submissionTail.pointee.store(tail &+ 1, ordering: .releasing)
-        unsubmitted += 1
         if entry.pointee.user_data != 0 { requests += 1 }
     }
 
-    /// Hands every written request to the kernel.
+    /// Written requests that the kernel has not taken.
+    private var written: UInt32 {
+        let head = submissionHead.pointee.load(ordering: .acquiring)
+        return submissionTail.pointee.load(ordering: .sequentiallyConsistent) &- head
+    }
+
+    /// Hands every written request to the kernel. When it returns, the kernel has all that were written before,
+    /// whoever handed them over: a call that is under way on another thread is waited for, since the kernel lets
+    /// one at a time take requests. Closing a descriptor and cancelling depend on that.
     func submit() {
-        let count = takeUnsubmitted()
-        if count > 0 { enter(submit: count, complete: 0, flags: 0, nil) }
+        while true {
+            let count = written
+            if count == 0 { return }
+            _ = ck_io_uring_enter(descriptor, count, 0, 0, nil)
+        }
     }
 
     /// Hands over every written request, and waits until there is an answer or the deadline has passed.
     func submitAndWait(until deadline: Deadline) {
-        let count = takeUnsubmitted()
+        let count = written
         if deadline.isNever {
-            enter(submit: count, complete: 1, flags: IORING_ENTER_GETEVENTS, nil)
+            _ = ck_io_uring_enter(descriptor, count, 1, IORING_ENTER_GETEVENTS, nil)
         } else {
             let left = deadline.remaining
             var time = __kernel_timespec(
                 tv_sec: Int64(left / 1_000_000_000), tv_nsec: Int64(left % 1_000_000_000))
-            enter(submit: count, complete: left == 0 ? 0 : 1, flags: IORING_ENTER_GETEVENTS, &time)
+            _ = ck_io_uring_enter(descriptor, count, left == 0 ? 0 : 1, IORING_ENTER_GETEVENTS, &time)
         }
-    }
-
-    private func takeUnsubmitted() -> UInt32 {
-        submission.locked {
-            defer { unsubmitted = 0 }
-            return unsubmitted
-        }
-    }
-
-    private func enter(
-        submit: UInt32, complete: UInt32, flags: UInt32, _ timeout: UnsafePointer<__kernel_timespec>?
-    ) {
-        let taken = ck_io_uring_enter(descriptor, submit, complete, flags, timeout)
-        let left = submit - UInt32(max(0, taken))
-        if left > 0 { submission.locked { unsubmitted += left } }
     }
 
     /// Whether requests are in the ring whose answers have not been taken.
@@ -171,7 +165,8 @@ final class Ring: @unchecked Sendable {
         return count
     }
 
-    /// Asks for a request to be cancelled; its answer comes either way.
+    /// Asks for a request to be cancelled; its answer comes either way. One that is only written is handed over
+    /// first, so that it can be found.
     func cancel(_ tag: UInt64) {
         submit()
         _ = ck_io_uring_cancel(descriptor, tag)

@@ -14,7 +14,9 @@ public final class Socket: Handle, @unchecked Sendable {
         state.pointee.connected = true
     }
 
-    private init(descriptor: Int32) { super.init(descriptor: descriptor, kind: .socket) }
+    private override init(descriptor: Int32, kind: HandleKind = .socket) {
+        super.init(descriptor: descriptor, kind: kind)
+    }
 
     /// A socket that is bound to an address, to connect from; by default to any free port of the loopback.
     ///
@@ -38,7 +40,7 @@ public final class Socket: Handle, @unchecked Sendable {
     ///   - backlog: Connections that wait to be accepted, at most.
     /// - Throws: EADDRINUSE when somebody listens there, EADDRNOTAVAIL, EACCES; EMFILE when no descriptor is left.
     public static func listener(on address: Address, backlog: Int = 4096) throws(SystemError) -> Socket {
-        let socket = Socket(descriptor: try open(address))
+        let socket = Socket(descriptor: try open(address), kind: .listener)
         // So that a server can be started again while its old connections are still winding down.
         try socket.set(SOL_SOCKET, SO_REUSEADDR, 1)
         try socket.bind(to: address)
@@ -117,13 +119,13 @@ public final class Socket: Handle, @unchecked Sendable {
         }
     }
 
-    /// An accept was not posted after all.
-    func disclaim() { locked { $0.pointee.bound = false } }
+    /// An accept was not posted after all, or came to nothing: the socket is fresh again.
+    func disclaim() { locked { if $0.pointee.descriptor < 0 { $0.pointee.bound = false } } }
 
-    /// Under this socket's lock: a connection for a claimed socket. False when the socket was closed meanwhile; then
-    /// the connection is closed, too.
-    func adopt(_ descriptor: Int32) -> Bool {
-        guard !state.pointee.closed else {
+    /// Under this socket's lock: a connection for a claimed socket. False when nobody wants it any more, or the
+    /// socket was closed meanwhile; then the connection is closed, too.
+    func adopt(_ descriptor: Int32, unless isUnwanted: Bool) -> Bool {
+        guard !state.pointee.closed, !isUnwanted else {
             Glibc.close(descriptor)
             return false
         }
@@ -152,6 +154,28 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     func requireConnection(_ attempted: StaticString) throws(SystemError) {
         if pointee.reset { throw SystemError(ECONNRESET, attempted: "\(attempted)") }
         if !pointee.connected { throw SystemError(ENOTCONN, attempted: "\(attempted)") }
+    }
+
+    /// Under the lock: what a failure tells of the connection. Returns the number to report: there is one for each
+    /// fact, while the system has two for a reset, according to who noticed it first.
+    func note(_ code: Int32) -> Int32 {
+        guard pointee.kind == .socket else { return code }
+        if code == EPIPE, pointee.sendShutDown { return ESHUTDOWN }
+        guard code == ECONNRESET || code == EPIPE else { return code }
+        pointee.reset = true
+        return ECONNRESET
+    }
+
+    /// Under the lock, when a receive has got 0 bytes: whether that was the end of the stream, or a reset that a send
+    /// has noticed first. The system tells of a reset only once, and then gives 0 bytes to everybody else.
+    func wasReset(_ operation: Overlapped, _ descriptor: Int32) -> Bool {
+        if pointee.reset { return true }
+        guard operation.buffer.count > 0, !pointee.sendShutDown else { return false }
+        // After the other side's end alone, the connection would still be there to send on.
+        var connection: UInt8 = 0
+        var length = socklen_t(1)
+        getsockopt(descriptor, Int32(IPPROTO_TCP), TCP_INFO, &connection, &length)
+        return Int(connection) == TCP_CLOSE
     }
 
     /// Under the lock, when a disconnect for reuse is over: the socket is as new.

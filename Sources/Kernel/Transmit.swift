@@ -10,6 +10,7 @@ extension Socket {
     ///   - length: Bytes of the file; 0 means all from the offset on. A file that turns out to be shorter makes the
     ///     operation fail with `SystemError.endOfFile` after what there was.
     ///   - head, tail: The driver's until the completion.
+    ///   The file may be closed meanwhile: then the operation fails with EBADF, where it is.
     /// - Throws: ENOTCONN, ESHUTDOWN, ECONNRESET, EBADF, EALREADY as for `send`; EINVAL when the offset lies outside
     ///   the file or more than `transmitLimit` bytes are asked for.
     ///
@@ -64,9 +65,12 @@ extension Overlapped {
         if inFile < 0 {
             count = piece(plan.head, from: progress, descriptor)
         } else if inFile < plan.file {
-            guard let source = other?.descriptor, source >= 0 else { return .failed(EBADF) }
+            guard let file = other else { return .failed(EBADF) }
             var position = off_t(offset) + inFile
-            count = sendfile(descriptor, source, &position, min(plan.file - inFile, Overlapped.transmitPiece))
+            // Lent, since somebody may close the file meanwhile.
+            count = file.lendingDescriptor {
+                sendfile(descriptor, $0, &position, min(plan.file - inFile, Overlapped.transmitPiece))
+            }
             if count == 0 { return .failed(SystemError.endOfFile) }
         } else {
             count = piece(plan.tail, from: inFile - plan.file, descriptor)

@@ -1,5 +1,6 @@
 import CKernel
 import Glibc
+import Synchronization
 
 /// The kernel completes operations by itself: a request goes into the ring, its answer comes out.
 ///
@@ -11,6 +12,11 @@ final class URingDriver: Driver, @unchecked Sendable {
     private let submission: Submission
     // With several waiters they wait here, for the ring's descriptor: the ring itself would wake all of them.
     private let poller: Poller?
+    /// Threads that sleep in the kernel, or are about to.
+    private let sleepers = Atomic<Int>(0)
+    private let isRetired = Atomic<Bool>(false)
+    private let retirement = Lock()
+    private var hasCaretaker = false  // under `retirement`
 
     /// Answers taken at a time. A kilobyte of them lies on the stack; more would be allocated at every wait.
     private static let answersPerWait = 64
@@ -35,22 +41,7 @@ final class URingDriver: Driver, @unchecked Sendable {
         ring.submit()
     }
 
-    /// Requests that are in the ring own memory until they are answered: somebody has to take the answers.
-    override func retire() {
-        guard ring.hasRequests else { return }
-        _ = try? Thread("retired ring") { [self] in
-            while ring.hasRequests {
-                var completed = CompletionList()
-                collect(until: .never, &completed)
-                completed.deliver()
-            }
-        }
-    }
-
-    override func willClose(_ state: StatePointer) {
-        // A request that still lies in the ring names its descriptor by number: hand it over while it is valid.
-        if submission == .withNextWait { ring.submit() }
-    }
+    // MARK: Requests
 
     override func cancel(_ operation: Overlapped) {
         if operation.ring === self { ring.cancel(UInt64(operation.identity)) }
@@ -62,14 +53,14 @@ final class URingDriver: Driver, @unchecked Sendable {
         // Under the lock: who closes this handle sees either that the request is in the ring, or that it is not yet.
         let isWanted = put(operation, state)
         state.unlock()
-        if isWanted, submission == .atOnce { ring.submit() }
+        if isWanted { submitIfWanted() }
         return isWanted
     }
 
     override func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
         guard put(operation, state) else { return false }
         // The lane stays busy: the ring has it. Submitted here, under the lock, since this is the rare path.
-        if submission == .atOnce { ring.submit() }
+        submitIfWanted()
         return true
     }
 
@@ -81,10 +72,23 @@ final class URingDriver: Driver, @unchecked Sendable {
         return true
     }
 
+    private func submitIfWanted() {
+        defer { if isRetired.load(ordering: .relaxed) { takeCare() } }
+        if submission == .atOnce { return ring.submit() }
+        // The next to sleep submits. Who sleeps already cannot: so either it counted this request before it fell
+        // asleep, or it is seen here. The fence keeps the request's writing before this look.
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
+        if sleepers.load(ordering: .relaxed) > 0 { ring.submit() }
+    }
+
+    // MARK: Answers
+
     override func collect(until deadline: Deadline, _ completed: inout CompletionList) {
-        if submission == .withNextWait, ring.hasAnswers == false, deadline.isNever == false { ring.submit() }
-        if reap(&completed) { return }
         while true {
+            let isWoken = reap(&completed)
+            if isWoken || !completed.isEmpty { return }
+            // Before it counts the requests: see `submitIfWanted`.
+            sleepers.add(1, ordering: .sequentiallyConsistent)
             if poller != nil, !ring.hasOverflow {
                 if submission == .withNextWait { ring.submit() }
                 withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 1) {
@@ -93,23 +97,31 @@ final class URingDriver: Driver, @unchecked Sendable {
             } else {
                 ring.submitAndWait(until: deadline)
             }
-            if reap(&completed) || deadline.hasPassed { return }
+            sleepers.subtract(1, ordering: .relaxed)
+            if reap(&completed) || !completed.isEmpty || deadline.hasPassed { return }
         }
     }
 
-    /// Takes the answers that are there, and goes on with what they answer. False when there were none.
+    /// Takes the answers that are there, and goes on with what they answer. True when somebody called `wake`.
     private func reap(_ completed: inout CompletionList) -> Bool {
         guard ring.hasAnswers else { return false }
         return withUnsafeTemporaryAllocation(of: io_uring_cqe.self, capacity: URingDriver.answersPerWait) {
             answers in
             let count = ring.pop(answers)
-            for answer in answers[..<count] where answer.user_data != 0 {
+            // Only a change of the ring wakes another waiter: what is left over has to be passed on.
+            if poller != nil, ring.hasAnswers { wake() }
+            var isWoken = false
+            for answer in answers[..<count] {
+                guard answer.user_data != 0 else {
+                    isWoken = true
+                    continue
+                }
                 // The lane owns the operation until its answer has been taken.
                 let operation = Unmanaged<Overlapped>.fromOpaque(
                     UnsafeRawPointer(bitPattern: UInt(answer.user_data))!)
                 operation._withUnsafeGuaranteedRef { resume($0, answer.res, &completed) }
             }
-            return count > 0
+            return isWoken
         }
     }
 
@@ -119,6 +131,7 @@ final class URingDriver: Driver, @unchecked Sendable {
         state.lock()
         // The ring has let go of it: from here on this thread is the one that uses the descriptor.
         operation.ring = nil
+        let isWanted = !operation.cancelRequested
         let descriptor = state.pointee.descriptor
         let direction: Direction =
             switch operation.operation {
@@ -127,7 +140,7 @@ final class URingDriver: Driver, @unchecked Sendable {
             default: .inward
             }
         state.unlock()
-        let outcome = operation.conclude(answer, descriptor)
+        let outcome = operation.conclude(answer, descriptor, isWanted: isWanted)
         if state.pointee.kind == .file {
             driveFile(operation, state, outcome: outcome, &completed)
         } else if case .again = outcome {
@@ -137,4 +150,37 @@ final class URingDriver: Driver, @unchecked Sendable {
             drive(operation, state, state.lane(direction), descriptor, outcome: outcome, &completed)
         }
     }
+
+    // MARK: The end
+
+    /// Requests that are in the ring own memory until they are answered: somebody has to take the answers.
+    override func retire() {
+        isRetired.store(true, ordering: .relaxed)
+        takeCare()
+    }
+
+    private func takeCare() {
+        let isNeeded = retirement.locked {
+            guard !hasCaretaker, ring.hasRequests else { return false }
+            hasCaretaker = true
+            return true
+        }
+        guard isNeeded else { return }
+        let thread = try? Thread("retired ring") { [self] in
+            while true {
+                var completed = CompletionList()
+                collect(until: .after(URingDriver.caretakersRound), &completed)
+                completed.deliver()
+                let isDone = retirement.locked {
+                    if !ring.hasRequests { hasCaretaker = false }
+                    return !hasCaretaker
+                }
+                if isDone { return }
+            }
+        }
+        if thread == nil { retirement.locked { hasCaretaker = false } }
+    }
+
+    /// A worker on its way out may take the last answer: so the caretaker looks up from time to time.
+    private static let caretakersRound = Duration.seconds(1)
 }
