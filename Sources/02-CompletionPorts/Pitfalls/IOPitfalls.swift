@@ -1,0 +1,14 @@
+import Stage
+
+/// What goes wrong with requests, their packets and their port.
+let ioPitfalls: [Pitfall] = [
+    NullOverlappedFailure.pitfall,
+    FailedIOIgnored.pitfall,
+    InlineIOIsUnfair.pitfall,
+    AssociateTwice.pitfall,
+    ClosedPortLosesPackets.pitfall,
+    ImmediateSuccessHandledTwice.pitfall,
+    IssuerExits.pitfall,
+    SentinelIsARealKey.pitfall,
+    PostedButNotSubmitted.pitfall,
+]

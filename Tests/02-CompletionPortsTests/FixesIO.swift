@@ -1,0 +1,99 @@
+import CompletionPorts
+import CompletionPortsPitfalls
+import Kernel
+import Stage
+import Testing
+
+@Suite(.serialized) struct Chapter02CompletionPortsFixesIO {
+    @Test(
+        "null-overlapped-failure: four outcomes are four cases, and only two of them have a packet",
+        arguments: DriverKind.permitted)
+    func nullOverlappedFailure(driver: DriverKind) throws {
+        try holds(NullOverlappedFailure.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "failed-io-ignored: a failure comes with key, context and error, and the connection is closed",
+        arguments: DriverKind.permitted)
+    func failedIOIgnored(driver: DriverKind) throws {
+        try holds(FailedIOIgnored.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "inline-io-is-unfair: at most 64 packets come before the quiet client's, however busy the other is",
+        arguments: DriverKind.permitted)
+    func inlineIOIsUnfair(driver: DriverKind) throws {
+        try holds(InlineIOIsUnfair.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "associate-twice: the second association is refused, and the first key holds",
+        arguments: DriverKind.permitted)
+    func associateTwice(driver: DriverKind) throws {
+        try holds(AssociateTwice.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "closed-port-loses-packets: every queued packet is delivered or reported",
+        arguments: DriverKind.permitted)
+    func closedPortLosesPackets(driver: DriverKind) throws {
+        try holds(ClosedPortLosesPackets.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "immediate-success-handled-twice: the post returns nothing to handle, the packet tells once",
+        arguments: DriverKind.permitted)
+    func immediateSuccessHandledTwice(driver: DriverKind) throws {
+        try holds(ImmediateSuccessHandledTwice.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "issuer-exits: a receive outlives the thread that posted it", arguments: DriverKind.permitted)
+    func issuerExits(driver: DriverKind) throws {
+        try holds(IssuerExits.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "sentinel-is-a-real-key: stopping is a kind of packet, and every key is a connection's",
+        arguments: DriverKind.permitted)
+    func sentinelIsARealKey(driver: DriverKind) throws {
+        try holds(SentinelIsARealKey.pitfall.fixed, driver)
+    }
+
+    @Test(
+        "posted-but-not-submitted: the answer leaves while the handler computes",
+        arguments: DriverKind.permitted)
+    func postedButNotSubmitted(driver: DriverKind) throws {
+        try holds(PostedButNotSubmitted.pitfall.fixed, driver)
+    }
+
+    // What chapter 01 breaks and this chapter mends.
+
+    @Test(
+        "event-per-request-limit: 10,000 requests are pending on one port, for one thread",
+        arguments: DriverKind.permitted)
+    func eventPerRequestLimit(driver: DriverKind) throws {
+        try holds(EventPerRequestLimit.fixed, driver)
+    }
+
+    @Test(
+        "event-one-waiter: each completion comes to exactly one of the threads that wait",
+        arguments: DriverKind.permitted)
+    func eventOneWaiter(driver: DriverKind) throws {
+        try holds(EventOneWaiter.fixed, driver)
+    }
+
+    @Test(
+        "apc-starved-by-computation: completions are handled within 2 ms while their poster computes",
+        arguments: DriverKind.permitted, APCStarvedByComputation.Poster.allCases)
+    func apcStarvedByComputation(driver: DriverKind, poster: APCStarvedByComputation.Poster) throws {
+        try holds({ try APCStarvedByComputation.fixed($0, poster: poster) }, driver)
+    }
+
+    private func holds(
+        _ scenario: @escaping @Sendable (DriverKind) throws -> Observation, _ driver: DriverKind
+    ) throws {
+        let observation = try inTime { try scenario(driver) }
+        #expect(!observation.happened, "\(observation.lines)")
+    }
+}

@@ -1,0 +1,89 @@
+import CompletionPorts
+import CompletionPortsPitfalls
+import Kernel
+import Stage
+import Testing
+
+@Suite(.serialized) struct Chapter02CompletionPortsPitfallsIO {
+    @Test(
+        "null-overlapped-failure: a timeout and a closed port are handled as failures, with a null context",
+        arguments: DriverKind.permitted)
+    func nullOverlappedFailure(driver: DriverKind) throws {
+        try reproduces(NullOverlappedFailure.pitfall, driver)
+    }
+
+    @Test("null-overlapped-failure: writing into that context is the end of the program")
+    func nullOverlappedCrash() async {
+        await #expect(processExitsWith: .failure) {
+            try BrokenFailureCheck.crash(.epoll)
+        }
+    }
+
+    @Test(
+        "failed-io-ignored: the contexts and descriptors of reset connections stay for ever",
+        arguments: DriverKind.permitted)
+    func failedIOIgnored(driver: DriverKind) throws {
+        try reproduces(FailedIOIgnored.pitfall, driver)
+    }
+
+    @Test(
+        "inline-io-is-unfair: a quiet client waits for everything that a busy one has sent",
+        arguments: DriverKind.permitted)
+    func inlineIOIsUnfair(driver: DriverKind) throws {
+        try reproduces(InlineIOIsUnfair.pitfall, driver)
+    }
+
+    @Test(
+        "associate-twice: what was received on one connection is handed to another",
+        arguments: DriverKind.permitted)
+    func associateTwice(driver: DriverKind) throws {
+        try reproduces(AssociateTwice.pitfall, driver)
+    }
+
+    @Test(
+        "closed-port-loses-packets: the contexts of queued packets never come back",
+        arguments: DriverKind.permitted)
+    func closedPortLosesPackets(driver: DriverKind) throws {
+        try reproduces(ClosedPortLosesPackets.pitfall, driver)
+    }
+
+    @Test(
+        "immediate-success-handled-twice: ten bytes are booked as twenty", arguments: DriverKind.permitted)
+    func immediateSuccessHandledTwice(driver: DriverKind) throws {
+        try reproduces(ImmediateSuccessHandledTwice.pitfall, driver)
+    }
+
+    @Test(
+        "issuer-exits: a bare ring cancels the receive of a thread that has ended",
+        .enabled(if: DriverKind.permitted.contains(.ioUring), "this machine does not permit io_uring"))
+    func issuerExits() throws {
+        try reproduces(IssuerExits.pitfall, .ioUring)
+    }
+
+    @Test(
+        "sentinel-is-a-real-key: connection 0 says hello, and the worker takes it for its end",
+        arguments: DriverKind.permitted)
+    func sentinelIsARealKey(driver: DriverKind) throws {
+        try reproduces(SentinelIsARealKey.pitfall, driver)
+    }
+
+    @Test(
+        "posted-but-not-submitted: the answer leaves when the handler has finished computing",
+        arguments: DriverKind.permitted)
+    func postedButNotSubmitted(driver: DriverKind) throws {
+        try reproduces(PostedButNotSubmitted.pitfall, driver)
+    }
+
+    private func reproduces(_ pitfall: Pitfall, _ driver: DriverKind) throws {
+        let observation = try inTime { try pitfall.broken(driver) }
+        #expect(observation.happened, "\(observation.lines)")
+    }
+}
+
+/// Runs a scenario on a thread of its own, since it blocks, and for a bounded time.
+func inTime<Result: Sendable>(
+    _ patience: Duration = .seconds(40), _ body: @escaping @Sendable () throws -> Result
+) throws -> Result {
+    let outcome = boundedResult(patience) { Swift.Result { try body() } }
+    return try #require(outcome, "the scenario did not end within \(patience)").get()
+}
