@@ -4,7 +4,7 @@ import Timeline
 
 /// What a program is called, what it does, and what it accepts.
 public struct Usage: Sendable {
-    /// What the reader types after `swift run`.
+    /// What the reader types after `swift run`, such as `02-completion-ports` or `-c release bench`.
     public var program: String
     /// What the program does, in a sentence or two.
     public var summary: String
@@ -31,13 +31,16 @@ public struct Usage: Sendable {
         self.pitfalls = pitfalls
     }
 
+    /// The program's own name, without what else stands after `swift run`.
+    var name: String { program.split(separator: " ").last.map(String.init) ?? program }
+
     /// All options, in the order in which `--help` shows them.
     var all: [Option] { options + (pitfalls.isEmpty ? [] : [.pitfall]) + [.help] }
 
     /// What `--help` prints.
     public var text: String {
         let rest = maximumArguments > 0 ? " [ARGUMENT …]" : ""
-        var text = "\(program): \(summary)\n\n"
+        var text = "\(name): \(summary)\n\n"
         text += "usage: swift run \(program)\(commands.isEmpty ? "" : " [COMMAND\(rest)]") [OPTION …]\n"
         let left = all.map { "--\($0.name)" + ($0.placeholder.isEmpty ? "" : " \($0.placeholder)") }
         let width = (left + commands.map(\.name) + pitfalls.map(\.slug)).map(\.count).max()! + 2
@@ -88,7 +91,7 @@ public struct Options: Sendable {
             }
             return options
         } catch {
-            refuse("\(usage.program): \(error)")
+            refuse("\(usage.name): \(error)")
         }
     }
 

@@ -13,6 +13,8 @@ extension Recording {
         var moments: [Int?] = [nil, nil, nil, nil, nil]
         /// When its handling began. Later than *dequeued* if the worker took several packets at once.
         var begun: Int?
+        /// When it was over although nobody wrote that down: its operation was posted again, or its worker went on.
+        var ended: Int?
 
         /// When the operation reached a moment, since the recording's start.
         public subscript(moment: Moment) -> Duration? {
@@ -28,7 +30,7 @@ extension Recording {
         func phases(until end: Int) -> [(phase: Phase, time: Range<Int>)] {
             var edges = moments
             if let begun { edges[Int(Moment.dequeued.rawValue)] = begun }
-            var latest = last == .handled ? moments[4]! : end
+            var latest = moments[4] ?? ended ?? end
             var result: [(phase: Phase, time: Range<Int>)] = []
             for phase in Phase.allCases.reversed() {
                 guard let edge = edges[phase.rawValue] else { continue }
@@ -77,8 +79,12 @@ extension Recording {
                 let life: Int
                 switch moment {
                 case .posted:
-                    // An operation has one life at a time: one that was posted again before its packet came is over.
-                    if operation != 0 { open[operation]?.removeAll { lives[$0].last < .queued } }
+                    // An operation has one life at a time; only a handler may post it again before it is through.
+                    for earlier in open[operation] ?? []
+                    where operation != 0 && lives[earlier].last < .dequeued {
+                        lives[earlier].ended = record.nanoseconds
+                    }
+                    open[operation]?.removeAll { lives[$0].ended != nil }
                     life = begin(record)
                 case .handled:
                     // A handler that posted its operation again ends its own life, not the one that it began.
@@ -123,6 +129,13 @@ extension Recording {
                 lives[life].begun = max(taken, end)
             }
             previous[worker] = life
+        }
+        // A program that does not say when it has handled a packet has done so when it takes the next one.
+        var next: [Int: Int] = [:]  // worker's lane: when it took the next packet
+        for life in order.sorted(by: { lives[$0].moments[dequeued]! > lives[$1].moments[dequeued]! }) {
+            let worker = lives[life].worker!
+            if lives[life].moments[4] == nil { lives[life].ended = next[worker] }
+            next[worker] = lives[life].moments[dequeued]
         }
     }
 

@@ -121,11 +121,9 @@ import Testing
         }
     }
 
-    @Test(
-        "a load runs in a child process, and its failure comes back in words",
-        .enabled(if: stageProgram != nil))
+    @Test("a load runs in a child process, and its failure comes back in words")
     func inChild() throws {
-        let program = try #require(stageProgram)
+        let program = try #require(Child.product("bench"))
         let server = try EchoServer()
         let load = ClientLoad(
             to: server.address, connections: 20, duration: .seconds(20), roundTripsEach: 10)
@@ -146,16 +144,6 @@ import Testing
         }
     }
 }
-
-/// A program of this package that can be the child of a load.
-private let stageProgram: String? = {
-    for name in ["00-one-thread-per-client", "01-async-events", "02-completion-ports", "bench"] {
-        guard let path = Child.product(name) else { continue }
-        let ending = try? Child.run(path, ["--load-child"], within: .seconds(10))
-        if let ending, ending.status == 2, ending.errors.hasPrefix("load: ") { return path }
-    }
-    return nil
-}()
 
 @Suite struct StageLatencyHistogram {
     @Test("percentiles are exact for short times and within 3 % for long ones")

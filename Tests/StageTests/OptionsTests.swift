@@ -113,8 +113,14 @@ import Testing
         #expect(lines.allSatisfy { $0.count <= 110 })
     }
 
-    @Test("a bad command line ends a program with 2, and help with 0")
-    func exits() async {
-        await #expect(processExitsWith: .exitCode(2)) { refuse("no") }
+    @Test("a bad command line ends a program with 2 and one line, and help with 0")
+    func exits() throws {
+        let bench = try #require(Child.product("bench"))
+        let bad = try Child.run(bench, ["--bogus"], within: .seconds(20))
+        #expect(bad.status == 2 && bad.output.isEmpty)
+        #expect(bad.errors == "bench: unknown option \"--bogus\"; --help lists the options\n")
+        let good = try Child.run(bench, ["--help"], within: .seconds(20))
+        #expect(good.status == 0 && good.errors.isEmpty)
+        #expect(good.output.hasPrefix("bench: ") && good.output.contains("\n  --help "))
     }
 }

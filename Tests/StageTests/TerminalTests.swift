@@ -86,6 +86,19 @@ final class Paper: Sendable {
         #expect(coloured.text != plain.text)
     }
 
+    @Test("durations and numbers are readable")
+    func figures() {
+        #expect(readable(Duration.nanoseconds(999)) == "999 ns")
+        #expect(readable(Duration.nanoseconds(15_103)) == "15.1 µs")
+        #expect(readable(Duration.milliseconds(1_250)) == "1.25 s")
+        #expect(readable(Duration.milliseconds(-250)) == "-250 ms")
+        #expect(readable(Duration.seconds(7_200)) == "7,200 s")
+        #expect(readable(0.0) == "0.00" && readable(9.999) == "10.0" && readable(99.99) == "100")
+        #expect(readable(-0.001) == "0.00" && readable(1.05) == "1.05" && readable(12_345.6) == "12,346")
+        #expect(readable(0) == "0" && readable(-1_234_567) == "-1,234,567" && readable(999) == "999")
+        #expect(readable(Int.min) == "-9,223,372,036,854,775,808")
+    }
+
     @Test("lines of many threads are not mixed")
     func threads() {
         let paper = Paper()

@@ -45,6 +45,23 @@ import Timeline
         #expect(lives.map { $0[.queued] } == [nil, .microseconds(4)])
     }
 
+    @Test(
+        "what nobody wrote down the end of is over when its worker goes on, or its operation is posted again")
+    func unsaid() throws {
+        let recording = Recording(
+            records: [
+                record(0, 0, 1, .moment(.posted)), record(10, 0, 1, .moment(.queued)),
+                record(20, 0, 1, .moment(.posted)), record(30, 0, 1, .moment(.queued)),
+                record(40, 0, 1, .moment(.dequeued)), record(45, 0, 2, .moment(.queued)),
+                record(60, 0, 2, .moment(.dequeued)), record(100, 0, 0, .note("end")),
+            ], lanes: [.init(name: "main", thread: 1)])
+        // One column for each microsecond.
+        let lines = recording.drawing(columns: 110).split(separator: "\n").map { $0.dropFirst(10) }
+        #expect(lines[2].filter { $0 == "▒" }.count == 20)
+        #expect(lines[2].filter { $0 == "█" }.count == 20)
+        #expect(lines[3].filter { $0 == "█" }.count == 40)
+    }
+
     @Test("packets without an operation are told apart in their order")
     func withoutOperation() {
         let lives = Recording(
