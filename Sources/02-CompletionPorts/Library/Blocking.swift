@@ -12,22 +12,22 @@ extension CompletionPort {
         let worker = Worker.current
         guard worker.tie == number else { return try body() }
         lock.lock()
-        let counts = worker.state == .running
-        var wakes = false
-        if counts {
-            worker.state = .blocked
-            running -= 1
-            wakes = releaseWaiters()
-        }
+        let isInside = worker.state == .away
+        if worker.state == .running { running -= 1 }
+        worker.state = .away
+        let wakes = releaseWaiters()
         lock.unlock()
         if wakes { driver.wake() }
         defer {
-            lock.lock()
-            if counts {
-                worker.state = .running
-                running += 1
+            // Unless it has asked a port meanwhile, in there.
+            if !isInside, worker.tie == number {
+                lock.locked {
+                    if worker.state == .away {
+                        worker.state = .running
+                        running += 1
+                    }
+                }
             }
-            lock.unlock()
         }
         return try body()
     }

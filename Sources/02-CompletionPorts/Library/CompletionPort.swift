@@ -47,7 +47,12 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     var isClosed = false
     /// The driver has been woken, and nobody has come out of it since.
     var isWaking = false
+    /// Given to whoever asks.
     var lastTicket = 0
+    /// The ticket of the worker that went into the driver last.
+    var newestInKernel = 0
+    /// Counts the times that a worker took packets.
+    var turns = 0
     var turnsWithoutKernel = 0
     var dropped = 0
     var sampler: Sampler?
@@ -80,6 +85,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     deinit {
         reference.clear()
         sampler?.end()
+        while let packet = queue.popFirst() { settle(packet) }
     }
 
     /// The interface that the port's operations are carried out with.
@@ -154,7 +160,8 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     // MARK: The end
 
     /// Closes the port. Every waiting worker, and every one that asks later, gets what is still queued, and then
-    /// `closed`. Handles stay open and alone: what completes on them from now on is dropped and counted.
+    /// `closed`; the limit does not hold them back any more. Handles stay open and alone: what completes on them
+    /// from now on is dropped and counted.
     ///
     /// - Parameter draining: With false, what is queued is not handed to workers but returned here.
     /// - Returns: The packets that no worker will see. Nothing is lost silently.
@@ -164,7 +171,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     public func close(draining: Bool = true) -> [Packet] {
         var left: [Packet] = []
         lock.lock()
-        let isFirst = !isClosed
+        if !isClosed, inKernel == 0 { driver.retire() }
         isClosed = true
         if !draining {
             while let packet = queue.popFirst() {
@@ -176,13 +183,12 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
             worker.release = .end
             worker.wakeUp.signal()
         }
-        let sampler = sampler
-        self.sampler = nil
-        lock.unlock()
-        // One of those who wait in the driver. Each that leaves wakes the next.
-        driver.wake()
         sampler?.end()
-        if isFirst { driver.retire() }
+        sampler = nil
+        // One of those who wait in the driver. Each that leaves wakes the next, and the last retires the driver.
+        let wakes = releaseWaiters()
+        lock.unlock()
+        if wakes { driver.wake() }
         return left
     }
 
@@ -218,11 +224,31 @@ final class PortReference: @unchecked Sendable {
     private let lock = Lock()
     // Valid while it is not nil: the port clears it under the lock, before its memory goes.
     private unowned(unsafe) var port: CompletionPort?
+    /// The thread that is inside `use`.
+    private let user = Atomic<Int32>(0)
 
     func set(_ port: CompletionPort) { self.port = port }
 
-    func clear() { lock.locked { port = nil } }
+    func clear() {
+        // The last reference to the port may be the one that `use` has: then this thread holds the lock already.
+        if user.load(ordering: .relaxed) == Kernel.Thread.currentID {
+            port = nil
+        } else {
+            lock.locked { port = nil }
+        }
+    }
 
     /// Runs `body` with the port, which stays until it returns; nil when it is gone.
-    func use<Result>(_ body: (CompletionPort) -> Result) -> Result? { lock.locked { port.map(body) } }
+    func use<Result>(_ body: (CompletionPort) -> Result) -> Result? {
+        lock.lock()
+        user.store(Kernel.Thread.currentID, ordering: .relaxed)
+        let result = run(body)
+        user.store(0, ordering: .relaxed)
+        lock.unlock()
+        return result
+    }
+
+    // A function of its own, so that the reference is given back before the lock is.
+    @inline(never)
+    private func run<Result>(_ body: (CompletionPort) -> Result) -> Result? { port.map(body) }
 }

@@ -15,7 +15,7 @@ extension CompletionPort {
         let worker = arrive()
         let outcome = wait(worker, until: deadline)
         guard case .ready(let handed) = outcome else {
-            return depart(outcome) == .closed ? .closed : .timedOut
+            return depart(worker, outcome) == .closed ? .closed : .timedOut
         }
         let packet = handed ?? queue.popFirst()!
         leave(worker, taking: 1)
@@ -34,7 +34,7 @@ extension CompletionPort {
         let deadline = timeout == nil ? .never : Deadline.after(timeout)
         let worker = arrive()
         let outcome = wait(worker, until: deadline)
-        guard case .ready(let handed) = outcome else { return depart(outcome) }
+        guard case .ready(let handed) = outcome else { return depart(worker, outcome) }
         var taken = 0
         if let handed {
             batch.append(handed)
@@ -42,7 +42,8 @@ extension CompletionPort {
         }
         let free = min(concurrency - running - 1, tied.count - running - 1)
         let share = max(1, queue.count / (max(0, free) + 1))
-        while taken < min(share, batch.capacity), let packet = queue.popFirst() {
+        let room = max(1, batch.capacity - batch.count + taken)
+        while taken < min(share, room), let packet = queue.popFirst() {
             settle(packet)
             Recorder.mark(.dequeued, packet.operation?.identity ?? 0)
             batch.append(packet)
@@ -70,8 +71,8 @@ extension CompletionPort {
     /// With the lock: takes the worker back among the running, and gives the lock back.
     private func leave(_ worker: Worker, taking packets: Int) {
         worker.state = .running
-        worker.turns += 1
         running += 1
+        turns += 1
         turnsWithoutKernel += packets
         let wakes = releaseWaiters()
         sampler?.stir()
@@ -86,24 +87,21 @@ extension CompletionPort {
     }
 
     /// With the lock: the worker leaves without a packet, and gives the lock back.
-    private func depart(_ outcome: Outcome) -> DequeuedBatch {
-        let worker = Worker.current
+    private func depart(_ worker: Worker, _ outcome: Outcome) -> DequeuedBatch {
         worker.state = .running
         running += 1
-        var wakes = releaseWaiters()
-        let isClosed: Bool
-        if case .closed = outcome { isClosed = true } else { isClosed = false }
-        if isClosed, inKernel > 0 { wakes = true }
+        let wakes = releaseWaiters()
         lock.unlock()
         if wakes { driver.wake() }
-        return isClosed ? .closed : .timedOut
+        if case .closed = outcome { return .closed }
+        return .timedOut
     }
 
     // MARK: Waiting
 
     /// With the lock, before and after: waits until there is a packet that this worker may take.
     private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
-        if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel, inKernel == 0 {
+        if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel, inKernel == 0, !isClosed {
             inKernel += 1
             askKernel(worker, until: .now)
         }
@@ -138,27 +136,31 @@ extension CompletionPort {
     /// With the lock, and counted in the driver: asks it for completions, and waits there if there is time.
     private func askKernel(_ worker: Worker, until deadline: Deadline) {
         worker.state = .inKernel
+        newestInKernel = worker.ticket
         turnsWithoutKernel = 0
         let polls = options.pollBeforeSleep > .zero && inKernel == 1
         lock.unlock()
         var completed = CompletionList()
-        if polls { pollBeforeSleep(until: deadline, &completed) }
-        if completed.isEmpty { driver.poll(for: self, until: deadline, &completed) }
+        if !polls || !pollBeforeSleep(until: deadline, &completed) {
+            driver.poll(for: self, until: deadline, &completed)
+        }
         lock.lock()
         enqueue(&completed)
         inKernel -= 1
+        // Whoever has come out looks at the queue and wakes the next, if there is need.
         isWaking = false
         worker.state = .parked
+        if isClosed, inKernel == 0 { driver.retire() }
     }
 
-    /// Asks again and again for a short time, before going to sleep.
-    private func pollBeforeSleep(until deadline: Deadline, _ completed: inout CompletionList) {
+    /// Asks again and again for a short time, before going to sleep. True when there is no need to sleep.
+    private func pollBeforeSleep(until deadline: Deadline, _ completed: inout CompletionList) -> Bool {
         let end = min(deadline, .after(options.pollBeforeSleep))
         repeat {
             driver.poll(for: self, until: .now, &completed)
-            if !completed.isEmpty { return }
-            if lock.locked({ !queue.isEmpty || isClosed }) { return driver.wake() }
+            if !completed.isEmpty || lock.locked({ !queue.isEmpty || isClosed }) { return true }
         } while !end.hasPassed
+        return false
     }
 
     /// With the lock, before and after: waits in the stack. Returns nil when the deadline has passed.
@@ -191,23 +193,29 @@ extension CompletionPort {
     @inline(__always)
     func releaseWaiters() -> Bool {
         // Mostly nobody waits, or there is nothing to wait for.
-        if parked.isEmpty, inKernel == 0 || queue.isEmpty { return false }
+        if inKernel > 0 ? queue.isEmpty && !isClosed : parked.isEmpty { return false }
         return releaseSomebody()
     }
 
     private func releaseSomebody() -> Bool {
         while running + inKernel < concurrency, let newest = parked.top {
-            if queue.isEmpty {
-                // Somebody has to wait in the driver.
+            if !queue.isEmpty, inKernel == 0 || newest.ticket > newestInKernel {
+                hand(to: newest)
+            } else if inKernel == 0 {
+                // Somebody has to wait in the driver. One is enough: the next that asks joins it there, and is the
+                // newer one by right.
                 _ = parked.pop()
                 inKernel += 1
                 newest.release = .place
                 newest.wakeUp.signal()
             } else {
-                hand(to: newest)
+                break
             }
         }
-        guard !queue.isEmpty, inKernel > 0, running < concurrency, !isWaking else { return false }
+        if !queue.isEmpty, running >= concurrency { sampler?.stir() }
+        guard inKernel > 0, !isWaking, isClosed || !queue.isEmpty && running < concurrency else {
+            return false
+        }
         isWaking = true
         return true
     }

@@ -16,8 +16,11 @@ final class Sampler: @unchecked Sendable {
     private var isEnding = false
     private let port: PortReference
     private var thread: Kernel.Thread?
-    /// Whether it looks at the moment. Guarded by the port's lock.
-    private(set) var isWatching = false
+    // Guarded by the port's lock.
+    /// Whether it looks at the moment.
+    fileprivate(set) var isWatching = false
+    fileprivate var looksWithoutNews = 0
+    fileprivate var lastTurns = 0
 
     /// Under the port's lock.
     init(_ port: CompletionPort) {
@@ -30,6 +33,7 @@ final class Sampler: @unchecked Sendable {
     func stir() {
         guard !isWatching, thread != nil else { return }
         isWatching = true
+        looksWithoutNews = 0
         monitor.locked {
             isStirred = true
             monitor.signal()
@@ -46,14 +50,9 @@ final class Sampler: @unchecked Sendable {
 
     private func run() {
         while waitUntilStirred() {
-            var quiet = 0
-            while quiet < Sampler.patience {
+            repeat {
                 if pause() { return }
-                guard let hasNews = port.use({ $0.sample() }) else { return }
-                quiet = hasNews ? 0 : quiet + 1
-            }
-            _ = port.use { port in port.lock.locked { isWatching = port.hasSuspects } }
-            if isWatching { monitor.locked { isStirred = true } }
+            } while port.use({ $0.sample(for: self) }) ?? false
         }
     }
 
@@ -76,38 +75,45 @@ final class Sampler: @unchecked Sendable {
 }
 
 extension CompletionPort {
-    /// Under the lock: whether the limit, or nobody's waiting in the driver, holds somebody back.
-    var hasSuspects: Bool {
-        running >= concurrency && (!queue.isEmpty || (parked.top != nil && inKernel == 0))
+    /// Under the lock: whether somebody waits who could work, if one of the running were known to be blocked.
+    private var hasSuspects: Bool {
+        running >= concurrency
+            && (parked.isEmpty ? inKernel > 0 && !queue.isEmpty : inKernel == 0 || !queue.isEmpty)
     }
 
-    /// One look. True when there was any news since the last one.
-    func sample() -> Bool {
-        var suspects: [(worker: Worker, turns: Int)] = []
-        var hasNews = false
+    /// One look. True when another is to follow.
+    func sample(for sampler: Sampler) -> Bool {
+        var suspects: [Worker] = []
         lock.lock()
         let looks = hasSuspects
         for worker in tied {
-            if worker.turns != worker.sampledTurns {
-                hasNews = true
-                worker.sampledTurns = worker.turns
+            if worker.ticket != worker.sampledTicket {
+                worker.sampledTicket = worker.ticket
                 worker.wasSeenBlocked = false
-            } else if looks && worker.state == .running || worker.state == .blocked && worker.wasSeenBlocked {
-                suspects.append((worker, worker.turns))
             }
+            if looks && worker.state == .running || worker.state == .blocked { suspects.append(worker) }
         }
         lock.unlock()
-        let states = suspects.map { Kernel.Thread.state(of: $0.worker.threadID) }
+        let states = suspects.map { Kernel.Thread.state(of: $0.threadID) }
 
         lock.lock()
-        for (suspect, state) in zip(suspects, states) where suspect.worker.turns == suspect.turns {
-            judge(suspect.worker, isBlocked: state == .blocked)
+        for (suspect, state) in zip(suspects, states) {
+            // Only if it is still this port's, and still in the same handler.
+            guard tied.contains(where: { $0 === suspect }), suspect.ticket == suspect.sampledTicket else {
+                continue
+            }
+            judge(suspect, isBlocked: state == .blocked)
         }
         // Also those packets that were left for a worker which has not come back.
         let wakes = releaseWaiters()
+        sampler.looksWithoutNews = turns == sampler.lastTurns ? sampler.looksWithoutNews + 1 : 0
+        sampler.lastTurns = turns
+        let isNeeded = hasSuspects || inKernel > 0 && !queue.isEmpty
+        sampler.isWatching = isNeeded || sampler.looksWithoutNews < Sampler.patience
+        let goesOn = sampler.isWatching
         lock.unlock()
         if wakes { driver.wake() }
-        return hasNews
+        return goesOn
     }
 
     private func judge(_ worker: Worker, isBlocked: Bool) {

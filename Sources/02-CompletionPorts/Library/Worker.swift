@@ -14,17 +14,18 @@ final class Worker: @unchecked Sendable {
     enum State {
         /// Handles a packet, or does anything else but wait: counts against the limit.
         case running
-        /// Runs, but has been seen or has said to be blocked: does not count.
+        /// Has been seen blocked in its handler: does not count.
         case blocked
+        /// Has said that it may block, and not yet that it is over: does not count.
+        case away
         /// Waits in the driver.
         case inKernel
         /// Waits in the stack, or has just been released from it.
         case parked
     }
     var state = State.running
-    /// Counts the packets it took, for whoever wonders whether it is still in the same handler.
-    var turns = 0
-    /// When it began to wait, in the order of all waits at this port: the largest is the newest waiter.
+    /// When it asked last, in the order of all questions to this port: the largest is the newest waiter. While it
+    /// is running with the same ticket it is in the same handler.
     var ticket = 0
     /// The next older one in the stack of parked workers.
     var below: Worker?
@@ -32,7 +33,7 @@ final class Worker: @unchecked Sendable {
     var release: Release?
     let wakeUp = Condition()
     /// What the sampler saw last.
-    var sampledTurns = -1
+    var sampledTicket = 0
     var wasSeenBlocked = false
 
     enum Release {
