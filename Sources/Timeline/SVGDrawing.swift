@@ -116,8 +116,8 @@ private struct Canvas {
             for (life, time) in merged {
                 let label = life.map { picture.lives[$0].label }
                 block(time, y + 4, 18, .handled, tip: label ?? "several")
-                let room = (place(time.upperBound) - place(time.lowerBound)) / 7.2
-                guard let label, Double(label.count) + 1 < room else { continue }
+                let room = Int(place(time.upperBound) - place(time.lowerBound))
+                guard let label, label.count * 8 + 12 < room else { continue }
                 text(place(time.lowerBound) + 6, y + 17, label, "inside", anchor: "start")
             }
             for note in picture.notes where note.record.lane == lane.lane {
