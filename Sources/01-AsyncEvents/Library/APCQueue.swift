@@ -62,11 +62,16 @@ public final class APCQueue: CompletionTarget, @unchecked Sendable {
 
     /// Takes over operations that have completed and whose routine is to run here. Called by drivers.
     public override func take(_ completed: inout CompletionList) {
+        // After the thread's end, the last reference to this queue may come with the operations.
+        var owner: CompletionTarget?
         Dispatcher.lock.lock()
-        while let operation = completed.popFirst() { add(.completion(operation)) }
+        while let operation = completed.popFirst() {
+            owner = operation._withUnsafeGuaranteedRef { $0.routineTarget }
+            add(.completion(operation))
+        }
         let isLate = hasEnded
         Dispatcher.lock.unlock()
-        if isLate { runCalls(really: false) }
+        withExtendedLifetime(owner) { if isLate { runCalls(really: false) } }
     }
 
     private func add(_ call: Call) {

@@ -1,5 +1,6 @@
 import Glibc
 import Kernel
+import Timeline
 
 /// One of the requests that are in flight on a file: an operation, its event, and its block of memory.
 ///
@@ -107,7 +108,9 @@ struct Blocks {
     }
 
     /// Asks for one byte where the file ended at the start. Only the end of the file is a good answer.
-    func checkEnd(of file: File, with request: BlockRequest) throws(FileError) {
+    func checkEnd(of file: File) throws(FileError) {
+        let request = BlockRequest(blockSize: 1)
+        Recorder.label(request.identity, "the end?")
         try request.read(size..<size + 1, of: file)
         _ = request.wait()
         guard let error = request.error else { throw .grew(path: file.path, expected: size) }

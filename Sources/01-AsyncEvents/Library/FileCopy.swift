@@ -74,7 +74,7 @@ public struct FileCopy {
                 progress(copied, blocks.size)
             }
         }
-        try blocks.checkEnd(of: source, with: requests[0])
+        try blocks.checkEnd(of: source)
         return copied
     }
 }

@@ -25,6 +25,7 @@ public enum FileError: Error, Equatable, CustomStringConvertible {
         case .notRegular(let path): "read \(path): it is no regular file, so it has no size to go by"
         case .shrank(let path, let expected, let found):
             "read \(path): it was \(expected) bytes long and ends at \(found) now; somebody else is writing to it"
+        case .grew(let path, 0): "read \(path): it says that it is empty and is not (or not any more)"
         case .grew(let path, let expected):
             "read \(path): it was \(expected) bytes long and has grown; somebody else is writing to it"
         case .shortWrite(let path): "write \(path): a write fell short"

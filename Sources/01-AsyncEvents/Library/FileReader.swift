@@ -61,7 +61,7 @@ public struct FileReader {
                 pending -= 1
             }
         }
-        try blocks.checkEnd(of: file, with: requests[0])
+        try blocks.checkEnd(of: file)
         return total
     }
 }

@@ -85,7 +85,9 @@ extension Socket {
         let bytes = Memory(text.utf8.count)
         bytes.bytes.copyBytes(from: text.utf8)
         let sent = try sendNow(UnsafeRawBufferPointer(bytes.bytes))
-        if sent != bytes.bytes.count { throw SystemError(EAGAIN, attempted: "send \(bytes.bytes.count) bytes at once") }
+        if sent != bytes.bytes.count {
+            throw SystemError(EAGAIN, attempted: "send \(bytes.bytes.count) bytes at once")
+        }
     }
 }
 
