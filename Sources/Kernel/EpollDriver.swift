@@ -10,9 +10,9 @@ final class EpollDriver: Driver, @unchecked Sendable {
     private let poller: Poller
     private let alarm: Int32
 
-    /// Notices taken in one wait: so many operations at most become packets before the first is handled. Up to a
-    /// kilobyte of them lies on the stack; more would be allocated at every wait.
-    private static let noticesPerWait = 64
+    /// Notices taken in one wait. So many operations are carried out before the first is handled: with more of them,
+    /// what the kernel knows of the first connection has left the processor's cache when its handler sends.
+    private static let noticesPerWait = 16
     private static let alarmToken: UInt64 = 0
 
     init() throws(SystemError) {

@@ -1,5 +1,6 @@
 import CKernel
 import Glibc
+import Timeline
 
 /// A thread of the operating system that can be joined.
 ///
@@ -27,6 +28,7 @@ public final class Thread: @unchecked Sendable {
                 let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
                 // The system keeps 15 bytes of a thread's name.
                 String(start.name.prefix(15)).withCString { _ = ck_prctl(PR_SET_NAME, UInt(bitPattern: $0)) }
+                Recorder.nameThread(start.name)
                 start.body()
                 return nil
             }, argument.toOpaque())

@@ -81,7 +81,7 @@ public final class EchoServer: Sendable {
 
 /// A connection, and the one operation that goes round on it.
 final class Connection: Overlapped, @unchecked Sendable {
-    static let bufferSize = 4096
+    static let bufferSize = 1024
     let socket: Socket
     // This connection's alone, freed with it: and it lives as long as an operation is pending on it.
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Connection.bufferSize, alignment: 64)
