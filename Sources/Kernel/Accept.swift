@@ -30,7 +30,9 @@ extension Socket {
             throw SystemError(EINVAL, attempted: "accept with a socket that is in use")
         }
         do throws(SystemError) {
-            try post(operation, .accept, .inward, buffer, other: socket) {
+            let used = UnsafeMutableRawBufferPointer(
+                rebasing: buffer[..<(receiveLength + 2 * Address.capacity)])
+            try post(operation, .accept, .inward, used, other: socket) {
                 state throws(SystemError) in
                 guard state.pointee.listening else {
                     throw SystemError(EINVAL, attempted: "accept on a socket that does not listen")

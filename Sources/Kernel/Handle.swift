@@ -80,14 +80,25 @@ open class Handle: @unchecked Sendable {
             guard state.pointee.target == nil else {
                 throw SystemError(EINVAL, attempted: "associate a handle that belongs to a port already")
             }
-            if state.pointee.registered, state.pointee.driver !== driver {
-                state.pointee.driver?.detach(state)
+            let former = state.pointee.driver
+            if state.pointee.registered, former !== driver { former?.detach(state) }
+            do throws(SystemError) {
+                try driver.attach(state)
+            } catch {
+                try? former?.attach(state)
+                throw error
             }
             state.pointee.driver = driver
-            try driver.attach(state)
             state.pointee.target = target
             state.pointee.key = key
         }
+        // What was pending goes on in the new driver, if it can be started there without a notice.
+        var completed = CompletionList()
+        for direction in [Direction.inward, .outward] {
+            state.lock()
+            driver.tryHead(state, state.lane(direction), &completed)
+        }
+        completed.deliver()
     }
 
     // MARK: Posting
