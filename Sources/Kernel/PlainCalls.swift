@@ -81,6 +81,16 @@ extension Socket {
         }
     }
 
+    /// Ends the connection, or the listening, without closing the socket: a thread that waits in a plain call on it
+    /// returns, and a poller tells of it. From any thread. It is what stops a thread that blocks.
+    ///
+    /// Win32 counterpart: `closesocket` from another thread, which makes a waiting `recv` or `accept` fail. Here that
+    /// would leave the call waiting, and give its descriptor's number to somebody else.
+    public func interrupt() {
+        // Under the lock, so that the number still belongs to this socket. One that is not connected is no error.
+        locked { if $0.pointee.descriptor >= 0 { _ = shutdown($0.pointee.descriptor, Int32(SHUT_RDWR)) } }
+    }
+
     private func now(_ attempted: String, _ call: (Int32) -> Int) throws(SystemError) -> Int? {
         let descriptor = descriptor
         while true {

@@ -40,6 +40,14 @@ public struct Poller: ~Copyable, @unchecked Sendable {
         }
     }
 
+    /// Asks for other notices about a descriptor that is registered. They will carry `token`.
+    public func change(_ descriptor: Int32, _ interest: Readiness, token: UInt64) throws(SystemError) {
+        var event = epoll_event(events: interest.rawValue, data: epoll_data_t(u64: token))
+        _ = try check("change what is asked of descriptor \(descriptor)") {
+            epoll_ctl(self.descriptor, EPOLL_CTL_MOD, descriptor, &event)
+        }
+    }
+
     /// Takes a descriptor out again. One that is not registered is no error.
     public func remove(_ descriptor: Int32) {
         var event = epoll_event()
