@@ -22,7 +22,9 @@ enum Echo {
             }
         }
         if connections == 64 {
-            all.append(port("port, epoll, 2 workers", .epoll, workers: 2))
+            // As many workers as this machine has processors, and twice as many, of which one half may run.
+            all.append(port("port, epoll, 2 workers", .epoll, workers: 2, concurrency: 2))
+            all.append(port("port, epoll, 4 workers", .epoll, workers: 4, concurrency: 2))
             if DriverKind.permitted.contains(.ioUring) {
                 all.append(port("port, io_uring, deferred", .ioUring, submission: .withNextWait))
             }
@@ -36,13 +38,14 @@ enum Echo {
     }
 
     static func port(
-        _ name: String, _ driver: DriverKind, workers: Int = 1, polling: Duration = .zero,
+        _ name: String, _ driver: DriverKind, workers: Int = 1, concurrency: Int = 1,
+        polling: Duration = .zero,
         submission: Submission = .atOnce
     ) -> Contender {
         Contender(name: name) {
             var options = EchoServer.Options()
             options.workers = workers
-            options.concurrency = workers
+            options.concurrency = concurrency
             options.port.driver = driver
             options.port.pollBeforeSleep = polling
             options.port.submission = submission
@@ -56,7 +59,7 @@ enum Echo {
             // Threads inherit the processor of the one that starts them.
             ck_pin_thread(0, 0)
             let (address, stop) = try contender.start()
-            if contender.name.contains("2 workers") { unpinThreads() }
+            if contender.name.contains("workers") { unpinThreads() }
             ck_pin_thread(0, 1)
             let before = Resources.processTime
             let load = ClientLoad(
