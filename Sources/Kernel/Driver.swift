@@ -191,7 +191,8 @@ public class Driver: @unchecked Sendable {
             switch outcome {
             case .more:
                 refusable = false
-                if operation.operation != .transmit { continue }
+                // Between two steps nobody but this thread has the operation: a cancel or a close can only have left
+                // its wish here, and the descriptor may be gone.
                 state.lock()
                 guard operation.cancelRequested else {
                     state.unlock()
@@ -204,7 +205,8 @@ public class Driver: @unchecked Sendable {
                 operation.ring = nil
                 if operation.cancelRequested {
                     complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
-                } else if leave(operation, state, lane) {
+                } else if (state.pointee.driver ?? self).leave(operation, state, lane) {
+                    // To wait in the driver that the handle has now: it may have moved during the attempt.
                     state.unlock()
                     return refusal
                 } else {
