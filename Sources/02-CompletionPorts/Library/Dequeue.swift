@@ -26,8 +26,8 @@ extension CompletionPort {
     }
 
     /// Waits for packets, and takes as many as are there, up to the room in the batch and up to this worker's share:
-    /// other workers that are free get theirs. Never waits for more than the first. What is still in the batch is
-    /// left there.
+    /// what is queued is for all who may run at a time. Never waits for more than the first. What is still in the
+    /// batch is left there.
     ///
     /// Win32 counterpart: `GetQueuedCompletionStatusEx`.
     public func dequeue(into batch: inout PacketBatch, timeout: Duration? = nil) -> DequeuedBatch {
@@ -40,8 +40,8 @@ extension CompletionPort {
             batch.append(handed)
             taken = 1
         }
-        let free = min(concurrency - running - 1, tied.count - running - 1)
-        let share = max(1, queue.count / (max(0, free) + 1))
+        let sharers = max(1, min(concurrency, tied.count))
+        let share = (queue.count + taken + sharers - 1) / sharers
         let room = max(1, batch.capacity - batch.count + taken)
         while taken < min(share, room), let packet = queue.popFirst() {
             settle(packet)
@@ -212,7 +212,8 @@ extension CompletionPort {
                 break
             }
         }
-        if !queue.isEmpty, running >= concurrency { sampler?.stir() }
+        // Somebody waits, and the limit is in the way: it should be known whether the running ones do run.
+        if running >= concurrency { sampler?.stir() }
         guard inKernel > 0, !isWaking, isClosed || !queue.isEmpty && running < concurrency else {
             return false
         }

@@ -1,0 +1,81 @@
+import Kernel
+import Stage
+
+/// A thread that does one step at a time, when it is told: so a schedule is said, not hoped for.
+public final class SteppedWorker: @unchecked Sendable {
+    /// What traces call it.
+    public let name: String
+    private let monitor = Monitor()
+    // Guarded by the monitor.
+    private var step: (@Sendable () -> Void)?
+    private var isBusy = false
+    private var isEnding = false
+    private var id: Int32 = 0
+    private var thread: Kernel.Thread?
+
+    /// Starts the thread.
+    public init(_ name: String) {
+        self.name = name
+        thread = startThread("worker \(name)") { [self] in run() }
+    }
+
+    /// Has the thread do something; returns at once. The step before has to be over.
+    public func begin(_ step: @escaping @Sendable () -> Void) {
+        monitor.locked {
+            precondition(!isBusy, "worker \(name) is still busy with its last step")
+            isBusy = true
+            self.step = step
+            monitor.broadcast()
+        }
+    }
+
+    /// Whether the step is over.
+    public var isDone: Bool { monitor.locked { !isBusy } }
+
+    /// Waits until the step is over; false if it was not in time.
+    @discardableResult
+    public func finish(within patience: Duration = Gate.patience) -> Bool {
+        let deadline = Deadline.after(patience)
+        return monitor.locked {
+            while isBusy {
+                if !monitor.wait(until: deadline) { return !isBusy }
+            }
+            return true
+        }
+    }
+
+    /// Whether the thread is in the middle of a step and waits there for something.
+    public var isAsleep: Bool {
+        let asked = monitor.locked { isBusy && step == nil ? id : 0 }
+        return asked != 0 && Kernel.Thread.state(of: asked) == .blocked && !isDone
+    }
+
+    /// Ends the thread, and waits for it. The last step has to be over, or to come to its end.
+    public func end() {
+        monitor.locked {
+            isEnding = true
+            monitor.broadcast()
+        }
+        thread?.join()
+        thread = nil
+    }
+
+    private func run() {
+        monitor.locked { id = Kernel.Thread.currentID }
+        while let step = next() {
+            step()
+            monitor.locked {
+                isBusy = false
+                monitor.broadcast()
+            }
+        }
+    }
+
+    private func next() -> (@Sendable () -> Void)? {
+        monitor.locked {
+            while step == nil && !isEnding { monitor.wait() }
+            defer { step = nil }
+            return step
+        }
+    }
+}
