@@ -1,0 +1,226 @@
+import AsyncEvents
+import AsyncEventsPitfalls
+import Glibc
+import Kernel
+import Stage
+import Testing
+
+/// The reader and the copy.
+@Suite(.serialized)
+struct Chapter01AsyncEventsFiles {
+    @Test(
+        "I1.4: every byte comes once, whatever the size, the blocks and the number in flight",
+        arguments: DriverKind.permitted)
+    func allShapes(kind: DriverKind) throws {
+        let stand = try Stand(kind)
+        defer { stand.end() }
+        for size in [0, 1, 2, 4_095, 4_096, 4_097, 100_000] {
+            let scratch = try Scratch(size: size)
+            let expected = Scratch.pattern(0..<Int64(size))
+            let file = try stand.file(scratch.path)
+            for inFlight in [1, 2, 4, 16, 64] {
+                for blockSize in [997, 4_096, 1 << 20] {
+                    var found = [UInt8](repeating: 0, count: size)
+                    var seen = [UInt8](repeating: 0, count: size)
+                    let reader = try FileReader(file, inFlight: inFlight, blockSize: blockSize)
+                    let count = try reader.read { bytes, offset in
+                        let place = Int(offset)..<Int(offset) + bytes.count
+                        found.replaceSubrange(place, with: bytes)
+                        for index in place { seen[index] += 1 }
+                    }
+                    #expect(count == size && found == expected && seen.allSatisfy { $0 == 1 })
+                }
+            }
+        }
+    }
+
+    @Test("I1.1: so many reads are in flight at once, and no more", arguments: DriverKind.permitted)
+    func inFlight(kind: DriverKind) throws {
+        let stand = try Stand(kind)
+        defer { stand.end() }
+        let scratch = try Scratch(size: 64 * 16)
+        let file = try stand.file(scratch.path)
+        for count in [1, 4, 16] {
+            // The consumer of the first block holds everything up: by then the others are posted.
+            var offsets: [Int64] = []
+            try FileReader(file, inFlight: count, blockSize: 16).read { _, offset in offsets.append(offset) }
+            #expect(offsets.count == 64)
+            #expect(offsets.first! < Int64(count * 16))
+            if count == 1 { #expect(offsets == offsets.sorted()) }
+        }
+    }
+
+    @Test(
+        "a file that shrinks or grows while it is read ends with what happened",
+        arguments: DriverKind.permitted)
+    func changing(kind: DriverKind) throws {
+        let stand = try Stand(kind)
+        defer { stand.end() }
+        for inFlight in [1, 4] {
+            let scratch = try Scratch(size: 100 * 256)
+            let file = try stand.file(scratch.path)
+            let shrunk = failure(file, inFlight) { try? scratch.setSize(10 * 256 + 3) }
+            #expect(shrunk == .shrank(path: scratch.path, expected: 25_600, found: 2_563))
+            try scratch.put(Scratch.pattern(0..<25_600), at: 0)
+            let grown = failure(file, inFlight) { try? scratch.put([1], at: 25_600) }
+            #expect(grown == .grew(path: scratch.path, expected: 25_600))
+            let emptied = failure(file, inFlight) { try? scratch.setSize(0) }
+            #expect(emptied == .shrank(path: scratch.path, expected: 25_601, found: 0))
+        }
+    }
+
+    private func failure(_ file: File, _ inFlight: Int, change: () -> Void) -> FileError? {
+        var isChanged = false
+        do throws(FileError) {
+            try FileReader(file, inFlight: inFlight, blockSize: 256).read { _, _ in
+                if !isChanged { change() }
+                isChanged = true
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    @Test("what is no regular file, or says nothing of its size, is said")
+    func notRegular() throws {
+        let device = try File("/dev/zero")
+        #expect(throws: FileError.notRegular(path: "/dev/zero")) { try FileReader(device).read { _, _ in } }
+        let madeUp = try File("/proc/self/status")
+        #expect(throws: FileError.grew(path: "/proc/self/status", expected: 0)) {
+            try FileReader(madeUp).read { _, _ in }
+        }
+        let closed = try File("/dev/null")
+        closed.close()
+        #expect(throws: FileError.self) { try FileReader(closed).read { _, _ in } }
+    }
+
+    @Test("a copy is byte for byte its source", arguments: DriverKind.permitted.map(\.rawValue))
+    func copies(kind: String) async {
+        await #expect(processExitsWith: .success) { [kind] in
+            setenv("PORT_DRIVER", kind, 1)
+            for size in [0, 1, 255, 256, 257, 3 * 256 + 1, 50_000] {
+                let source = try Scratch(size: size)
+                // The target is longer before.
+                let target = try Scratch(size: 60_000)
+                var steps: [Int64] = []
+                let copy = try FileCopy(from: source.path, to: target.path, blockSize: 256)
+                let count = try copy.run { done, total in
+                    steps.append(done)
+                    if total != Int64(size) { Issue.record("of \(total) bytes") }
+                }
+                #expect(count == size)
+                #expect(steps == steps.sorted() && (size == 0 || steps.last == Int64(size)))
+                #expect(try contents(target.path) == Scratch.pattern(0..<Int64(size)))
+            }
+            #expect(Driver.system.kind.rawValue == kind)
+        }
+    }
+
+    @Test("a copy of several blocks beyond 4 GiB keeps its place", arguments: DriverKind.permitted)
+    func farOut(kind: DriverKind) throws {
+        let stand = try Stand(kind)
+        defer { stand.end() }
+        let scratch = try Scratch()
+        let base: Int64 = 5 << 30
+        try scratch.put(Scratch.pattern(base..<base + 10_000), at: base)
+        var found: [Int64: [UInt8]] = [:]
+        let reader = try FileReader(stand.file(scratch.path), blockSize: 1_000)
+        let count = try reader.read(from: base) { bytes, offset in found[offset] = Array(bytes) }
+        #expect(count == 10_000 && found.count == 10)
+        for (offset, bytes) in found { #expect(bytes == Scratch.pattern(offset..<offset + 1_000)) }
+    }
+
+    @Test("a file is not copied onto itself, by whatever name, and is still whole")
+    func ontoItself() throws {
+        let scratch = try Scratch(size: 1_000)
+        let (hard, soft) = (scratch.path + ".hard", scratch.path + ".soft")
+        #expect(link(scratch.path, hard) == 0 && symlink(scratch.path, soft) == 0)
+        defer {
+            unlink(hard)
+            unlink(soft)
+        }
+        for name in [scratch.path, hard, soft] {
+            #expect(throws: FileError.sameFile(scratch.path, name)) {
+                try FileCopy(from: scratch.path, to: name)
+            }
+        }
+        #expect(try contents(scratch.path) == Scratch.pattern(0..<1_000))
+    }
+
+    @Test("a source that shrinks while it is copied ends with what happened")
+    func shrinkingSource() throws {
+        let (source, target) = (try Scratch(size: 200 * 256), try Scratch())
+        let copy = try FileCopy(from: source.path, to: target.path, blockSize: 256)
+        #expect(throws: FileError.shrank(path: source.path, expected: 51_200, found: 100)) {
+            try copy.run { _, _ in try? source.setSize(100) }
+        }
+    }
+
+    @Test("a target that takes no more ends with the system's reason")
+    func fullTarget() async {
+        await #expect(processExitsWith: .success) {
+            // No file of this process may be longer; a write beyond is an error rather than a signal.
+            let source = try Scratch(size: 100_000)
+            let target = try Scratch()
+            signal(SIGXFSZ, SIG_IGN)
+            var limit = rlimit(rlim_cur: 50_000, rlim_max: 50_000)
+            #expect(setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit) == 0)
+            let copy = try FileCopy(from: source.path, to: target.path, blockSize: 1_000)
+            #expect(throws: FileError.failed(SystemError(EFBIG, attempted: ""))) { try copy.run() }
+        }
+    }
+
+    @Test("too many in flight, a folder, and a file that is not there are errors of one line")
+    func refusals() throws {
+        let scratch = try Scratch(size: 10)
+        #expect(throws: FileError.refused(.tooManyEvents(65))) {
+            try FileCopy(from: scratch.path, to: scratch.path + ".copy", reads: 60, writes: 5)
+        }
+        #expect(throws: FileError.refused(.noEvents)) {
+            try FileCopy(from: scratch.path, to: scratch.path + ".copy", reads: 4, writes: 0)
+        }
+        #expect(access(scratch.path + ".copy", F_OK) != 0, "nothing was made")
+        #expect(throws: FileError.failed(SystemError(ENOENT, attempted: ""))) {
+            try FileCopy(from: scratch.path + ".nowhere", to: scratch.path)
+        }
+        #expect(throws: FileError.failed(SystemError(EISDIR, attempted: ""))) {
+            try FileCopy(from: "/tmp", to: scratch.path)
+        }
+        let errors: [FileError] = [
+            .notRegular(path: "x"), .shrank(path: "x", expected: 2, found: 1), .grew(path: "x", expected: 0),
+            .grew(path: "x", expected: 1), .shortWrite(path: "x"), .sameFile("x", "y"),
+        ]
+        for error in errors { #expect(!"\(error)".contains("\n") && "\(error)".contains("x")) }
+    }
+
+    @Test("reading and copying leave no descriptor and no pending request behind")
+    func nothingLeft() async {
+        await #expect(processExitsWith: .success) {
+            let (source, target) = (try Scratch(size: 100_000), try Scratch())
+            // The first time makes the driver, its thread and its helpers.
+            for round in 0..<20 {
+                let before = (Resources.openDescriptors, Resources.threads)
+                try FileReader(File(source.path), blockSize: 1_000).read { _, _ in }
+                try FileCopy(from: source.path, to: target.path, blockSize: 1_000).run()
+                _ = try? FileReader(File(source.path), blockSize: 1_000).read { _, _ in
+                    try? source.setSize(0)
+                }
+                try source.put(Scratch.pattern(0..<100_000), at: 0)
+                if round > 1 {
+                    #expect(eventually { Resources.openDescriptors == before.0 })
+                    #expect(Resources.threads == before.1)
+                }
+            }
+        }
+    }
+}
+
+/// What a file holds, read plainly.
+private func contents(_ path: String) throws -> [UInt8] {
+    let file = try File(path)
+    let size = Int(try file.size)
+    var bytes = [UInt8](repeating: 0, count: size + 1)
+    let count = pread(file.descriptor, &bytes, size + 1, 0)
+    return Array(bytes[..<count])
+}
