@@ -3,6 +3,7 @@ import Glibc
 import Kernel
 import OneThreadPerClient
 import OneThreadPerClientPitfalls
+import Stage
 import Testing
 
 /// A long stream of bytes to an echo server, by a client that reads only when it is told to.
@@ -87,8 +88,8 @@ final class Stream: @unchecked Sendable {
 
 /// What a process holds and has to give back.
 struct Belongings {
-    let threads = OwnProcess.threads
-    let descriptors = (0..<1024).count { ck_fcntl($0, F_GETFD, 0) >= 0 }
+    let threads = Resources.threads
+    let descriptors = Resources.openDescriptors
 
     /// How much more of anything this is than another.
     func exceeds(_ other: Belongings) -> Int {

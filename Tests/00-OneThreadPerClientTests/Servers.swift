@@ -55,7 +55,10 @@ struct Chapter00OneThreadPerClientServers {
             var before = Belongings()
             for round in 0..<21 {
                 // The first use may start what lasts, such as the driver of handles without a port.
-                if round == 1 { before = Belongings() }
+                if round == 1 {
+                    Resources.settle()
+                    before = Belongings()
+                }
                 let running = try server.start()
                 let callers = try (0..<10).map { _ in try Caller(to: running.address) }
                 try callers[0].say("hello")

@@ -52,7 +52,7 @@ public final class Caller: Sendable {
 func waitUntilReadable(_ socket: Socket, until deadline: Deadline) -> Bool {
     var wish = pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0)
     while true {
-        let milliseconds = Int32(clamping: deadline.remaining / 1_000_000 + 1)
+        let milliseconds = Int32(clamping: deadline.remaining / 1_000_000 + (deadline.hasPassed ? 0 : 1))
         if poll(&wish, 1, milliseconds) > 0 { return true }
         if deadline.hasPassed { return false }
     }

@@ -43,7 +43,7 @@ enum PollingWastesCPU {
             server.end()
             thread.join()
         }
-        let share = settledShare { $0 > 0.5 }
+        let share = Idle.share(over: idleTime) { $0 > 0.5 }
         let asked = server.asked.load(ordering: .relaxed)
         return Observation(
             happened: share > 0.5,
@@ -65,7 +65,7 @@ enum PollingWastesCPU {
                 _ = try caller.hear(1)
             }
             let before = server.counters.emptyReceives
-            let share = settledShare { $0 < 0.01 }
+            let share = Idle.share(over: idleTime) { $0 < 0.01 }
             let asked = server.counters.emptyReceives - before
             let line =
                 "\(kind.rawValue), \(clients) silent clients: \(percent(share)) of a processor, "
@@ -73,14 +73,6 @@ enum PollingWastesCPU {
             return (happened: share >= 0.01 || asked > 0, line: line)
         }
         return Observation(happened: results.contains { $0.happened }, lines: results.map(\.line))
-    }
-
-    /// The idle share. Other processes share this machine, so a measurement that they may have spoilt is repeated,
-    /// four times at most.
-    private static func settledShare(_ isClear: (Double) -> Bool) -> Double {
-        var share = OwnProcess.idleShare(over: idleTime)
-        for _ in 0..<4 where !isClear(share) { share = OwnProcess.idleShare(over: idleTime) }
-        return share
     }
 
     private static func percent(_ share: Double) -> String {

@@ -73,7 +73,7 @@ public enum ThreadPerClient {
                     throw SystemError(ETIMEDOUT, attempted: "wait for an answer")
                 }
             }
-            return OwnProcess.threads
+            return Resources.threads
         }
     }
 
