@@ -4,7 +4,7 @@ import Kernel
 /// A thread's queue of asynchronous procedure calls, and the place where it sleeps.
 ///
 /// Any thread may put calls in. They run on the thread that owns the queue, in order, and only while that thread is
-/// in an alertable wait (I1.6). A thread that never waits so never runs them.
+/// in an alertable wait (I1.6).
 /// Win32 counterpart: the APC queue that every thread has.
 public final class APCQueue: CompletionTarget, @unchecked Sendable {
     /// How many calls may wait in one queue before `queue` refuses more.
@@ -48,8 +48,6 @@ public final class APCQueue: CompletionTarget, @unchecked Sendable {
         return key
     }()
 
-    // MARK: Putting calls in
-
     /// Asks this queue's thread to run `routine` in its next alertable wait, or in the present one.
     /// Win32 counterpart: `QueueUserAPC`.
     public func queue(_ routine: @escaping @Sendable () -> Void) throws(APCError) {
@@ -79,8 +77,6 @@ public final class APCQueue: CompletionTarget, @unchecked Sendable {
         alertableWait?.end(.routinesRan)
     }
 
-    // MARK: On the queue's own thread
-
     /// Under the lock: whether an alertable wait would run something.
     var hasCalls: Bool { !calls.isEmpty }
 
@@ -102,8 +98,7 @@ public final class APCQueue: CompletionTarget, @unchecked Sendable {
         }
     }
 
-    /// Sleeps. An alertable sleep ends early when it has run something; with a deadline that has passed it only runs
-    /// what is there. Win32 counterpart: `SleepEx`.
+    /// Sleeps; alertable, only until calls have run. Win32 counterpart: `SleepEx`.
     public static func sleep(until deadline: Deadline, alertable: Bool) -> WaitResult {
         Dispatcher.wait([], until: deadline, alertable: alertable)
     }

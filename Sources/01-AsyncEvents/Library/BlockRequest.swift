@@ -4,8 +4,7 @@ import Timeline
 
 /// One of the requests that are in flight on a file: an operation, its event, and its block of memory.
 ///
-/// Each has all three to itself (I1.1). The driver refers to a pending request, so the memory lives at least as long
-/// as somebody may write into it, even if the reader has given up meanwhile.
+/// Each has all three to itself (I1.1). The driver refers to a pending request, so its memory outlives the operation.
 final class BlockRequest: Overlapped, @unchecked Sendable {
     let done = Event(.automatic)
     private let memory: UnsafeMutableRawBufferPointer

@@ -2,9 +2,8 @@ import Kernel
 
 /// One lock over all events, waits and queues of asynchronous calls of the process.
 ///
-/// A wait for several events has to look at all of them in one moment, and so has the one who sets one of them. With
-/// a lock for each event that is an order of locks and a way back; with one lock it is nothing. The first versions
-/// of Windows NT had exactly one dispatcher lock, too.
+/// A wait for several events has to look at all of them in one moment, and so has the one who sets one of them. The
+/// first versions of Windows NT had exactly one such lock, too.
 enum Dispatcher {
     static let lock = Lock()
 

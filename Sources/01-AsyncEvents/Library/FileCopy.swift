@@ -1,6 +1,5 @@
 import Glibc
 import Kernel
-import Timeline
 
 /// Copies a file with several reads and several writes in flight at once.
 public struct FileCopy {
@@ -42,15 +41,11 @@ public struct FileCopy {
         var blocks = try Blocks(of: source, blockSize: blockSize)
         let requests = (0..<reads + writes).map { _ in BlockRequest(blockSize: blockSize) }
         defer { for request in requests { _ = request.wait() } }
-        for (index, request) in requests.enumerated() {
-            Recorder.label(request.identity, "block \(index + 1)")
-        }
 
         // A request goes round: idle, reading, full, writing, idle.
         var idle = requests
         var full = CircularQueue<BlockRequest>()
-        var (reading, writing) = (0, 0)
-        var copied: Int64 = 0
+        var (reading, writing, copied) = (0, 0, Int64(0))
         while true {
             while writing < writes, let request = full.popFirst() {
                 try request.write(to: target)

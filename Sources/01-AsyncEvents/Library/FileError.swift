@@ -12,7 +12,7 @@ public enum FileError: Error, Equatable, CustomStringConvertible {
     case shrank(path: String, expected: Int64, found: Int64)
     /// The file was `expected` bytes long at the start, and more bytes follow there now.
     case grew(path: String, expected: Int64)
-    /// A write took only a part of what it was given.
+    /// A write took a part only.
     case shortWrite(path: String)
     /// Source and target are one file, perhaps under two names.
     case sameFile(String, String)

@@ -30,8 +30,7 @@ public struct FileReader {
     ///
     /// - Parameter consume: gets the bytes, which are valid during the call only, and where in the file they begin.
     /// - Returns: how many bytes there were.
-    /// - Throws: `shrank` or `grew` when the file did not stay as it was. When this returns or throws, nothing is
-    ///   in flight any more.
+    /// - Throws: `shrank` or `grew` when the file did not stay as it was. Nothing is in flight then, either.
     @discardableResult
     public func read(
         from start: Int64 = 0, _ consume: (UnsafeRawBufferPointer, Int64) -> Void

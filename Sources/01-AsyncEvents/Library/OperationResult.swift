@@ -21,15 +21,13 @@ public enum ResultError: Error, Equatable, CustomStringConvertible {
 
 extension Overlapped {
     /// What came of the operation: how many bytes it transferred. May be asked any number of times, by any thread,
-    /// and answers the same until the operation is posted again.
+    /// and answers the same until the operation is posted again, which resets it and its event (I1.5).
     ///
     /// The operation's own status decides, not its event (I1.2): an event that some other wait has used up, or that
     /// somebody has reset, changes nothing.
     ///
-    /// - Parameters:
-    ///   - waiting: whether to block until there is a result. That makes a plain blocking call of it.
-    ///   - deadline: how long to block; `incomplete` when it has passed.
-    ///
+    /// - Parameter waiting: whether to block until there is a result or the deadline has passed. That makes a plain
+    ///   blocking call of it.
     /// Win32 counterpart: `GetOverlappedResult`, `GetOverlappedResultEx`.
     public func result(waiting: Bool = false, until deadline: Deadline = .never) throws(ResultError) -> Int {
         if isPending {

@@ -5,7 +5,6 @@ import Kernel
 ///
 /// The routine runs later, in an alertable wait of that thread; never inside the call that posts (I1.6), even if the
 /// operation was complete by then. In its routine a request may be posted again.
-/// Win32 counterpart: `OVERLAPPED` as `ReadFileEx` uses it.
 public final class RoutineRequest: Overlapped, @unchecked Sendable {
     /// What runs on the thread that posted. It may use whatever belongs to that thread.
     public typealias Routine = (RoutineRequest) -> Void

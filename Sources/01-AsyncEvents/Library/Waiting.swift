@@ -2,8 +2,8 @@ import Kernel
 
 /// How a wait ended. There is no number to compare with, and no number that means two things.
 public enum WaitResult: Sendable, Equatable {
-    /// An event was set: the one at this place of the array that was waited for. 0 when one event was waited for,
-    /// or all of them. Win32: `WAIT_OBJECT_0` and its successors.
+    /// An event was set: the one at this place of the array that was waited for (0 for one event, or all).
+    /// Win32: `WAIT_OBJECT_0` and its successors.
     case signalled(index: Int)
     /// The deadline has passed. Win32: `WAIT_TIMEOUT`.
     case timedOut
