@@ -180,6 +180,10 @@ public class Driver: @unchecked Sendable {
                 outcome = answer
                 known = nil
             } else {
+                // It may complete on another thread from here on: what this lane has completed goes first.
+                if operation !== first, startsBlindly || operation.operation == .transmit {
+                    completed.deliver()
+                }
                 if operation.operation == .transmit, !onHelper {
                     helpers.run(operation, self)
                     return refusal

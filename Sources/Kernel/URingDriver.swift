@@ -140,7 +140,14 @@ final class URingDriver: Driver, @unchecked Sendable {
             default: .inward
             }
         state.unlock()
-        let outcome = operation.conclude(answer, descriptor, isWanted: isWanted)
+        var outcome = operation.conclude(answer, descriptor, isWanted: isWanted)
+        if !isWanted {
+            // It ends here; after a close there is not even a descriptor any more.
+            switch outcome {
+            case .again, .more: outcome = .failed(ECANCELED)
+            case .done, .failed: break
+            }
+        }
         if state.pointee.kind == .file {
             driveFile(operation, state, outcome: outcome, &completed)
         } else if case .again = outcome {

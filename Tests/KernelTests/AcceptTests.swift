@@ -370,18 +370,18 @@ extension KernelSuite {
         @Test("disconnect comes after everything that was sent", arguments: DriverKind.permitted)
         func disconnect(kind: DriverKind) throws {
             try withCollector(kind) { collector in
-                let (socket, peer) = try connection(collector, sendBuffer: 4096)
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
                 let receive = Buffer(8)
                 try socket.receive(receive)
-                let send = Buffer(pattern(100_000))
+                let send = Buffer(pattern(1_500_000))
                 try socket.send(send)
                 let disconnect = Buffer(0)
                 try socket.disconnect(disconnect)
                 expectError(ESHUTDOWN) { try socket.send(Buffer("x")) }
                 #expect(disconnect.isPending)
-                #expect(peer.receive(100_000) == pattern(100_000) && peer.sawEnd)
+                #expect(peer.receive(1_500_000) == pattern(1_500_000) && peer.sawEnd)
                 let packets = collector.next(2)
-                #expect(packets.first?.operation === send && packets.first?.bytes == 100_000)
+                #expect(packets.first?.operation === send && packets.first?.bytes == 1_500_000)
                 #expect(packets.last?.operation === disconnect && packets.last?.code == 0)
                 // It is the sending side's end only.
                 #expect(receive.isPending)

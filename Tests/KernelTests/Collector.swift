@@ -203,7 +203,8 @@ func connection(
     try socket.setNoDelay()
     if let sendBuffer {
         try socket.setBufferSizes(send: sendBuffer)
-        try peer.socket.setBufferSizes(receive: sendBuffer)
+        // Not smaller: a window below the loopback's segments makes TCP wait for its timers.
+        try peer.socket.setBufferSizes(receive: 256 * 1024)
     }
     if let collector { try socket.associate(with: collector, key: key, driver: collector.driver) }
     return (socket, peer)

@@ -47,8 +47,8 @@ extension KernelSuite {
             "a send that does not fit at once still carries its full length", arguments: DriverKind.permitted)
         func partialSends(kind: DriverKind) throws {
             try withCollector(kind) { collector in
-                let (socket, peer) = try connection(collector, sendBuffer: 4096)
-                let bytes = pattern(300_000)
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                let bytes = pattern(2_000_000)
                 let send = Buffer(bytes)
                 try socket.send(send)
                 #expect(send.isPending && collector.isSilent(), "the peer has not read anything yet")
@@ -63,8 +63,8 @@ extension KernelSuite {
             "sends leave in the order they were posted, and complete in it", arguments: DriverKind.permitted)
         func sendOrder(kind: DriverKind) throws {
             try withCollector(kind) { collector in
-                let (socket, peer) = try connection(collector, sendBuffer: 4096)
-                let sizes = [1, 20_000, 3, 0, 50_000, 1_000, 64, 30_000, 0, 2]
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                let sizes = [1, 20_000, 3, 0, 600_000, 1_000, 64, 900_000, 0, 2]
                 let all = pattern(sizes.reduce(0, +))
                 var start = 0
                 let sends = sizes.map { size in
@@ -190,10 +190,10 @@ extension KernelSuite {
         @Test("a reset fails what is pending, and refuses what comes later", arguments: DriverKind.permitted)
         func reset(kind: DriverKind) throws {
             try withCollector(kind) { collector in
-                let (socket, peer) = try connection(collector, sendBuffer: 4096)
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
                 let receives = (0..<3).map { _ in Buffer(8) }
                 for receive in receives { try socket.receive(receive) }
-                let send = Buffer(1_000_000)
+                let send = Buffer(4_000_000)
                 try socket.send(send)
                 try peer.reset()
                 let packets = collector.next(4)
@@ -208,11 +208,12 @@ extension KernelSuite {
         func resetIsNoEnd(kind: DriverKind) throws {
             try withCollector(kind) { collector in
                 var resets = 0
+                let letter = Buffer("x")
                 for _ in 0..<100 {
                     let (socket, peer) = try connection(collector)
                     try peer.reset()
                     do throws(SystemError) {
-                        try socket.send(Buffer("x"), from: Buffer("x").content)
+                        try socket.send(letter, from: letter.content)
                         if let packet = collector.next(), packet.code == ECONNRESET { resets += 1 }
                     } catch {
                         #expect(error.code == ECONNRESET)

@@ -1,0 +1,226 @@
+import CKernel
+import Glibc
+import Kernel
+import Stage
+import Testing
+
+extension KernelSuite {
+    @Suite("cancel and close") struct Ends {
+        @Test("cancels one, and the others keep their order", arguments: DriverKind.permitted)
+        func cancelOne(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                for victim in 0..<3 {
+                    let receives = (0..<3).map { _ in Buffer(2) }
+                    for receive in receives { try socket.receive(receive) }
+                    #expect(socket.cancel(receives[victim]))
+                    let packet = try #require(collector.next())
+                    #expect(
+                        packet.operation === receives[victim] && packet.code == ECANCELED && packet.bytes == 0
+                    )
+                    #expect(!socket.cancel(receives[victim]), "nothing is found any more")
+                    peer.send("aabb")
+                    let rest = receives.indices.filter { $0 != victim }
+                    for (index, text) in zip(rest, ["aa", "bb"]) {
+                        #expect(try #require(collector.next()).operation === receives[index])
+                        #expect(receives[index].text == text)
+                    }
+                }
+            }
+        }
+
+        @Test(
+            "cancels all of one handle, in both directions, and nothing of another",
+            arguments: DriverKind.permitted)
+        func cancelAll(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                let (other, otherPeer) = try connection(collector)
+                let untouched = Buffer(8)
+                try other.receive(untouched)
+                #expect(!socket.cancel() && !socket.cancel(untouched))
+                let receives = (0..<4).map { _ in Buffer(8) }
+                for receive in receives { try socket.receive(receive) }
+                let sends = (0..<3).map { _ in Buffer(pattern(2_000_000)) }
+                for send in sends { try socket.send(send) }
+                #expect(socket.cancel())
+                let packets = collector.next(7)
+                #expect(Set(packets.map { ObjectIdentifier($0.operation) }).count == 7)
+                #expect(packets.allSatisfy { $0.code == ECANCELED }, "\(packets)")
+                // A cancelled send tells how much of it has left.
+                let sent = try #require(packets.first { $0.operation === sends[0] }).bytes
+                try #require(sent > 0 && sent < 2_000_000)
+                try socket.send(Buffer("!"))
+                #expect(peer.receive(sent + 1) == Array(pattern(2_000_000)[..<sent]) + Array("!".utf8))
+                #expect(untouched.isPending && collector.next()?.bytes == 1 && !socket.cancel())
+                withExtendedLifetime(otherPeer) {}
+            }
+        }
+
+        @Test("a completed operation cannot be cancelled any more", arguments: DriverKind.permitted)
+        func tooLate(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                let receive = Buffer(8)
+                try socket.receive(receive)
+                peer.send("done")
+                #expect(receive.wait(until: .after(.seconds(5))))
+                #expect(!socket.cancel(receive) && !socket.cancel())
+                let packet = try #require(collector.next())
+                #expect(packet.code == 0 && packet.bytes == 4 && collector.isSilent())
+            }
+        }
+
+        @Test(
+            "cancel from several threads against completion: each operation once",
+            arguments: DriverKind.permitted)
+        func cancelStorm(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                var received = 0
+                for _ in 0..<100 {
+                    let receives = (0..<8).map { _ in Buffer(1) }
+                    for receive in receives { try socket.receive(receive) }
+                    let start = Barrier(3)
+                    inThreads(3) { index in
+                        start.arrive()
+                        switch index {
+                        case 0: for receive in receives { socket.cancel(receive) }
+                        case 1: for receive in receives.reversed() { socket.cancel(receive) }
+                        default: peer.send("x")
+                        }
+                    }
+                    let packets = collector.next(8)
+                    #expect(Set(packets.map { ObjectIdentifier($0.operation) }).count == 8)
+                    received += packets.reduce(0) { $0 + $1.bytes }
+                    #expect(packets.allSatisfy { $0.code == ECANCELED || ($0.code == 0 && $0.bytes == 1) })
+                }
+                // What no receive took is still there.
+                peer.send("end")
+                let rest = Buffer(200)
+                while received < 103 {
+                    try socket.receive(rest)
+                    received += try #require(collector.next()).bytes
+                }
+                #expect(received == 103 && collector.isSilent())
+            }
+        }
+
+        @Test(
+            "close completes everything pending as cancelled, once, with the key",
+            arguments: DriverKind.permitted)
+        func closeCompletes(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                for _ in 0..<5 { try socket.receive(Buffer(8)) }
+                for _ in 0..<3 { try socket.send(Buffer(2_000_000)) }
+                socket.close()
+                let packets = collector.next(8)
+                #expect(
+                    packets.count == 8 && packets.allSatisfy { $0.code == ECANCELED && $0.key == 7 },
+                    "\(packets)")
+                socket.close()
+                #expect(collector.isSilent() && !socket.cancel())
+                while peer.receive(1 << 16).count == 1 << 16 {}
+
+                let (idle, idlePeer) = try connection(collector)
+                idle.close()
+                #expect(idlePeer.sawEnd && collector.isSilent(), "nothing was pending")
+            }
+        }
+
+        @Test("what was sent before a close still arrives", arguments: DriverKind.permitted)
+        func closeDelivers(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                try socket.send(Buffer("goodbye"))
+                #expect(try #require(collector.next()).bytes == 7)
+                try socket.receive(Buffer(8))
+                socket.close()
+                #expect(peer.text(7) == "goodbye" && peer.sawEnd)
+                #expect(try #require(collector.next()).code == ECANCELED)
+                let (abortive, victim) = try connection(collector)
+                try abortive.setAbortiveClose()
+                abortive.close()
+                var byte: UInt8 = 0
+                expectError(ECONNRESET) {
+                    _ = try withUnsafeMutableBytes(of: &byte) { bytes throws(SystemError) in
+                        try victim.socket.receiveNow(into: bytes)
+                    }
+                }
+            }
+        }
+
+        @Test(
+            "close from another thread, again and again, while operations are posted",
+            arguments: DriverKind.permitted)
+        func closeRace(kind: DriverKind) throws {
+            try withCollector(kind, pollers: 2) { collector in
+                for _ in 0..<100 {
+                    let (socket, peer) = try connection(collector)
+                    let start = Barrier(3)
+                    let accepted = Counter()
+                    inThreads(3) { index in
+                        start.arrive()
+                        switch index {
+                        case 0:
+                            for turn in 0..<20 {
+                                do {
+                                    if turn % 2 == 0 {
+                                        try socket.receive(Buffer(4))
+                                    } else {
+                                        try socket.send(Buffer("1234"))
+                                    }
+                                    accepted.add()
+                                } catch { #expect((error as? SystemError)?.code == EBADF) }
+                            }
+                        case 1: peer.send("12345678")
+                        default: socket.close()
+                        }
+                    }
+                    let packets = collector.next(accepted.value)
+                    #expect(Set(packets.map { ObjectIdentifier($0.operation) }).count == accepted.value)
+                    #expect(packets.allSatisfy { $0.code == 0 || $0.code == ECANCELED })
+                }
+                #expect(collector.isSilent())
+            }
+        }
+
+        @Test(
+            "a handle that nobody refers to lives until nothing is pending, and then closes",
+            arguments: DriverKind.permitted)
+        func lastReference(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                var (socket, peer): (Socket?, Peer) = try connection(collector)
+                weak let observer = socket
+                let receive = Buffer(8)
+                try socket?.receive(receive)
+                socket = nil
+                #expect(observer != nil && collector.isSilent())
+                peer.send("alive")
+                #expect(try #require(collector.next()).bytes == 5)
+                #expect(peer.sawEnd && eventually { observer == nil })
+            }
+        }
+
+        @Test("no operation and no driver outlives its last reference", arguments: DriverKind.permitted)
+        func nothingLeaks(kind: DriverKind) throws {
+            weak var driver: Driver?
+            weak var operation: Overlapped?
+            weak var handle: Socket?
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                let file = try scratchFile(pattern(1 << 16))
+                driver = collector.driver
+                handle = socket
+                let transmit = Overlapped()
+                operation = transmit
+                try socket.transmit(transmit, file)
+                _ = peer.receive(1 << 16)
+                _ = collector.next()
+                socket.close()
+            }
+            #expect(eventually { driver == nil && operation == nil && handle == nil })
+        }
+    }
+}

@@ -1,0 +1,298 @@
+import CKernel
+import Glibc
+import Kernel
+import Stage
+import Testing
+
+/// A file that is gone when the test is over.
+final class Scratch: @unchecked Sendable {
+    let path: String
+
+    init(_ bytes: [UInt8] = []) throws {
+        var template = Array("/tmp/kernel-tests-XXXXXX".utf8CString)
+        let descriptor = mkstemp(&template)
+        try #require(descriptor >= 0)
+        path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+            try #require(count > 0)
+            rest = rest.dropFirst(count)
+        }
+        close(descriptor)
+    }
+
+    deinit { unlink(path) }
+}
+
+/// An open file that has no name any more.
+func scratchFile(_ bytes: [UInt8]) throws -> File {
+    let scratch = try Scratch(bytes)
+    return try withExtendedLifetime(scratch) { try File(scratch.path) }
+}
+
+extension KernelSuite {
+    @Suite("files") struct Files {
+        private func open(_ collector: Collector, _ scratch: Scratch, _ access: File.Access = .reading) throws
+            -> File
+        {
+            let file = try File(scratch.path, for: access)
+            try file.associate(with: collector, key: 9, driver: collector.driver)
+            return file
+        }
+
+        @Test("reads at offsets, in any order, with four in flight", arguments: DriverKind.permitted)
+        func reads(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let bytes = pattern(100_000)
+                let file = try open(collector, Scratch(bytes))
+                #expect(try file.size == 100_000)
+                let reads = [0, 99_990, 50_000, 7].map { offset in
+                    let read = Buffer(1_000)
+                    read.offset = Int64(offset)
+                    return read
+                }
+                for read in reads { try file.read(read, into: read.area) }
+                let packets = collector.next(4)
+                #expect(packets.count == 4 && packets.allSatisfy { $0.code == 0 && $0.key == 9 })
+                for read in reads {
+                    let start = Int(read.offset)
+                    #expect(read.bytes == min(1_000, 100_000 - start))
+                    #expect(Array(read.area[..<read.bytes]) == Array(bytes[start..<start + read.bytes]))
+                }
+            }
+        }
+
+        @Test(
+            "a read at the end fails with end of file; one across it is short",
+            arguments: DriverKind.permitted)
+        func endOfFile(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let file = try open(collector, Scratch(pattern(10)))
+                for (offset, bytes, code) in [
+                    (10, 0, SystemError.endOfFile), (1 << 40, 0, SystemError.endOfFile), (6, 4, 0),
+                ] {
+                    let read = Buffer(8)
+                    read.offset = Int64(offset)
+                    try file.read(read, into: read.area)
+                    let packet = try #require(collector.next())
+                    #expect(packet.bytes == bytes && packet.code == code)
+                }
+                let nothing = Buffer(0)
+                try file.read(nothing, into: nothing.area)
+                #expect(try #require(collector.next()).code == 0)
+                let before = Buffer(8)
+                before.offset = -1
+                expectError(EINVAL) { try file.read(before, into: before.area) }
+                expectError(EINVAL) { try file.write(before, from: before.content) }
+                #expect(!before.isPending && collector.isSilent())
+            }
+        }
+
+        @Test("writes and reads beyond 4 GiB", arguments: DriverKind.permitted)
+        func large(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let file = try open(collector, Scratch(), .writing)
+                let write = Buffer("far away")
+                write.offset = 5 << 30
+                try file.write(write, from: write.content)
+                #expect(try #require(collector.next()).bytes == 8)
+                #expect(try file.size == 5 << 30 + 8 && write.offset == 5 << 30)
+                let read = Buffer(20)
+                read.offset = 5 << 30 - 2
+                try file.read(read, into: read.area)
+                #expect(try #require(collector.next()).bytes == 10 && read.text == "\0\0far away")
+                try file.setSize(3)
+                try file.read(read, into: read.area)
+                #expect(try #require(collector.next()).code == SystemError.endOfFile)
+                try file.flush()
+            }
+        }
+
+        @Test(
+            "a write without rights, and a handle that is closed, with an error each",
+            arguments: DriverKind.permitted)
+        func failures(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let scratch = try Scratch(pattern(10))
+                let file = try open(collector, scratch)
+                let write = Buffer("x")
+                try file.write(write, from: write.content)
+                #expect(try #require(collector.next()).code == EBADF)
+                file.close()
+                expectError(EBADF) { try file.read(write, into: write.area) }
+                expectError(EBADF) { _ = try file.size }
+                expectError(EEXIST) { _ = try File(scratch.path, for: .creating) }
+                expectError(ENOENT) { _ = try File(scratch.path + "-none") }
+                expectError(EISDIR) { _ = try File("/tmp") }
+            }
+        }
+
+        @Test(
+            "many at once, cancelled and closed in the middle: a completion each",
+            arguments: DriverKind.permitted)
+        func cancelMany(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let scratch = try Scratch(pattern(1 << 20))
+                for round in 0..<20 {
+                    let file = try open(collector, scratch)
+                    let reads = (0..<40).map { index in
+                        let read = Buffer(1 << 16)
+                        read.offset = Int64(index) << 14
+                        return read
+                    }
+                    for read in reads { try file.read(read, into: read.area) }
+                    if round % 2 == 0 { file.cancel() }
+                    file.close()
+                    let packets = collector.next(40)
+                    #expect(Set(packets.map { ObjectIdentifier($0.operation) }).count == 40)
+                    for packet in packets where packet.code != ECANCELED {
+                        let start = Int(packet.operation.offset)
+                        #expect(packet.code == 0 && packet.bytes > 0)
+                        let buffer = packet.operation as! Buffer
+                        #expect(Array(buffer.area[..<8]) == pattern(8, from: start))
+                    }
+                    #expect(file.descriptor == -1)
+                }
+                #expect(collector.isSilent())
+            }
+        }
+    }
+
+    @Suite("transmit") struct Transmits {
+        private func post(
+            _ socket: Socket, _ operation: Overlapped, _ file: File?, length: Int = 0,
+            head: Buffer? = nil, tail: Buffer? = nil
+        ) throws {
+            try socket.transmit(
+                operation, file, length: length, head: head?.content ?? .init(start: nil, count: 0),
+                tail: tail?.content ?? .init(start: nil, count: 0))
+        }
+
+        @Test("head, file and tail: one operation, one packet", arguments: DriverKind.permitted)
+        func everything(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                let bytes = pattern(70_000)
+                let file = try scratchFile(bytes)
+                let head = Buffer("head")
+                let tail = Buffer("and tail")
+                let whole = Overlapped()
+                try post(socket, whole, file, head: head, tail: tail)
+                #expect(peer.text(4) == "head" && peer.receive(70_000) == bytes && peer.text(8) == "and tail")
+                var packet = try #require(collector.next())
+                #expect(packet.operation === whole && packet.bytes == 70_012 && packet.code == 0)
+                let part = Overlapped()
+                part.offset = 69_990
+                try post(socket, part, file, length: 4)
+                #expect(peer.receive(4) == Array(bytes[69_990..<69_994]) && part.offset == 69_990)
+                packet = try #require(collector.next())
+                #expect(packet.operation === part && packet.bytes == 4)
+                try post(socket, part, file)
+                #expect(peer.receive(10) == Array(bytes[69_990...]))
+                #expect(try #require(collector.next()).bytes == 10)
+                try post(socket, part, nil, head: head, tail: tail)
+                #expect(peer.text(12) == "headand tail")
+                #expect(try #require(collector.next()).bytes == 12)
+                try post(socket, part, nil)
+                #expect(try #require(collector.next()).bytes == 0 && collector.isSilent())
+            }
+        }
+
+        @Test("a large file to a slow reader, in its turn among the sends", arguments: DriverKind.permitted)
+        func large(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                let bytes = pattern(5 << 20)
+                let file = try scratchFile(bytes)
+                let first = Buffer("before")
+                let operation = Overlapped()
+                let last = Buffer("after")
+                try socket.send(first)
+                try post(socket, operation, file)
+                try socket.send(last)
+                let disconnect = Overlapped()
+                try socket.disconnect(disconnect)
+                #expect(try #require(collector.next()).operation === first)
+                #expect(collector.isSilent() && operation.isPending, "nobody reads yet")
+                #expect(peer.text(6) == "before" && peer.receive(bytes.count) == bytes)
+                #expect(peer.text(5) == "after" && peer.sawEnd)
+                let packets = collector.next(3)
+                #expect(
+                    packets.map { ObjectIdentifier($0.operation) }
+                        == [operation, last, disconnect].map(ObjectIdentifier.init))
+                #expect(packets.map(\.bytes) == [bytes.count, 5, 0] && packets.allSatisfy { $0.code == 0 })
+            }
+        }
+
+        @Test("a file that shrinks, one that is closed, and what is refused", arguments: DriverKind.permitted)
+        func failures(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                let scratch = try Scratch(pattern(4 << 20))
+                let file = try File(scratch.path)
+                let operation = Overlapped()
+                operation.offset = 4 << 20 + 1
+                expectError(EINVAL) { try post(socket, operation, file) }
+                operation.offset = -1
+                expectError(EINVAL) { try post(socket, operation, file) }
+                operation.offset = 0
+                expectError(EINVAL) { try post(socket, operation, file, length: Socket.transmitLimit + 1) }
+                expectError(EINVAL) { try post(socket, operation, file, length: -1) }
+                try post(socket, operation, file)
+                #expect(collector.isSilent())
+                truncate(scratch.path, 1 << 20)
+                _ = peer.receive(1 << 20)
+                let short = try #require(collector.next())
+                #expect(short.operation === operation && short.code == SystemError.endOfFile)
+                #expect(short.bytes >= 1 << 20)
+
+                let (second, secondPeer) = try connection(collector, sendBuffer: 65_536)
+                truncate(scratch.path, 4 << 20)
+                let doomed = try File(scratch.path)
+                try post(second, operation, doomed)
+                #expect(collector.isSilent())
+                doomed.close()
+                _ = secondPeer.receive(100_000)
+                #expect(try #require(collector.next()).code == EBADF)
+                expectError(EBADF) { try post(second, operation, doomed) }
+            }
+        }
+
+        @Test("cancelled and closed while it is under way; the peer resets", arguments: DriverKind.permitted)
+        func interrupted(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let file = try scratchFile(pattern(4 << 20))
+                for round in 0..<12 {
+                    let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                    let operation = Overlapped()
+                    try post(socket, operation, file)
+                    let send = Buffer("behind")
+                    try socket.send(send)
+                    // With and without time for it to fill the connection.
+                    if round % 2 == 0 { #expect(collector.isSilent(for: .milliseconds(5))) }
+                    switch round % 3 {
+                    case 0: #expect(socket.cancel(operation))
+                    case 1: socket.close()
+                    default: try peer.reset()
+                    }
+                    if round % 3 == 0 {
+                        let packet = try #require(collector.next())
+                        #expect(
+                            packet.operation === operation && packet.code == ECANCELED
+                                && packet.bytes < 4 << 20)
+                        let got = peer.receive(packet.bytes + 6)
+                        #expect(got == pattern(packet.bytes) + Array("behind".utf8))
+                        #expect(try #require(collector.next()).operation === send)
+                    } else {
+                        let packets = collector.next(2)
+                        let code = round % 3 == 1 ? ECANCELED : ECONNRESET
+                        #expect(packets.count == 2 && packets.allSatisfy { $0.code == code }, "\(packets)")
+                        #expect(eventually { socket.descriptor == -1 || round % 3 == 2 })
+                    }
+                }
+                #expect(collector.isSilent())
+            }
+        }
+    }
+}
