@@ -186,10 +186,12 @@ struct Chapter01AsyncEventsCalls {
             let request = RoutineRequest()
             let memory = Memory(10)
             var found: [UInt8] = []
+            var isOver = false
             func next(_ request: RoutineRequest) {
                 found += memory.bytes[..<request.bytes]
+                isOver = request.errorCode == SystemError.endOfFile
                 request.offset += Int64(request.bytes)
-                if request.error == nil {
+                if !isOver {
                     try? request.post(file.read(request, into: memory.bytes), then: next)
                 }
             }
@@ -198,7 +200,7 @@ struct Chapter01AsyncEventsCalls {
             #expect(throws: SystemError(EALREADY, attempted: "")) {
                 try request.post(file.read(request, into: memory.bytes), then: next)
             }
-            while request.errorCode != SystemError.endOfFile {
+            while !isOver {
                 try #require(APCQueue.sleep(until: .after(.seconds(20)), alertable: true) == .routinesRan)
             }
             #expect(found == Scratch.pattern(0..<1_000))

@@ -15,7 +15,8 @@ enum APCStarvedByComputation {
         let computer = BrokenComputer(try File(scratch.path))
         let thread = try Thread("computer") { computer.run() }
         // The computation goes on until the read has long been through, and then for a while.
-        let isThrough = eventually { computer.request.bytes == 64 && !computer.request.isPending }
+        computer.hasPosted.pass()
+        let isThrough = eventually { !computer.request.isPending }
         let steps = computer.steps.load(ordering: .acquiring)
         let goesOn = eventually { computer.steps.load(ordering: .acquiring) > steps + 1_000 }
         let meanwhile = computer.calls.value
@@ -62,6 +63,7 @@ final class BrokenComputer: @unchecked Sendable {
     let calls = Counter()
     let steps = Atomic<Int>(0)
     let mayEnd = Atomic<Bool>(false)
+    let hasPosted = Gate()
     private let file: File
 
     init(_ file: File) { self.file = file }
@@ -69,6 +71,7 @@ final class BrokenComputer: @unchecked Sendable {
     func run() {
         let memory = Memory(64)
         try? request.post(file.read(request, into: memory.bytes)) { [calls] _ in calls.add() }
+        hasPosted.open()
         while !mayEnd.load(ordering: .acquiring) {
             _ = Self.compute(1)
             steps.add(1, ordering: .releasing)
