@@ -87,9 +87,9 @@ final class EpollDriver: Driver, @unchecked Sendable {
             }
         }
         let lane = state.lane(.inward)
-        if !readiness.isDisjoint(with: [.readable, .ended, .failed]) {
+        if !readiness.isDisjoint(with: .anythingInward) {
             lane.pointee.ready = true
-            if !readiness.isDisjoint(with: [.ended, .failed]) { lane.pointee.ended = true }
+            if !readiness.isDisjoint(with: .theEnd) { lane.pointee.ended = true }
         }
         tryHead(state, lane, &completed)
     }

@@ -28,6 +28,9 @@ public struct Poller: ~Copyable, @unchecked Sendable {
         public static let ended = Readiness(rawValue: EPOLLRDHUP.rawValue | EPOLLHUP.rawValue)
         /// The connection has failed.
         public static let failed = Readiness(rawValue: EPOLLERR.rawValue)
+        // Written out: a list in brackets would be an array on the heap, where nothing optimises it away.
+        static let theEnd = Readiness(rawValue: ended.rawValue | failed.rawValue)
+        static let anythingInward = Readiness(rawValue: readable.rawValue | theEnd.rawValue)
         /// Tell only of changes, not for as long as it is so.
         public static let onChange = Readiness(rawValue: EPOLLET.rawValue)
     }

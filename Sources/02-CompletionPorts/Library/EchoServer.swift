@@ -13,6 +13,9 @@ public final class EchoServer: Sendable {
     private let workers: WorkerGroup
     private let clients: Clients
 
+    /// Bytes of buffer that each connection has.
+    public static let bufferSize = 1024
+
     /// The server's limits and choices.
     public struct Options: Sendable {
         /// Threads that handle packets.
@@ -48,6 +51,9 @@ public final class EchoServer: Sendable {
     ///
     /// - Throws: EADDRINUSE when the address is taken, EINVAL for impossible options, EMFILE.
     public init(on address: Address = .loopback(), options: Options = Options()) throws(SystemError) {
+        guard options.pendingAccepts > 0, options.maximumConnections > 0 else {
+            throw SystemError.invalid("start a server without room for a client")
+        }
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
@@ -63,7 +69,12 @@ public final class EchoServer: Sendable {
                 clients.accepted(acceptance, error)
             }
         }
-        for _ in 0..<options.pendingAccepts { try clients.listener.prepost(Acceptance()) }
+        do throws(SystemError) {
+            for _ in 0..<options.pendingAccepts { try clients.listener.prepost(Acceptance()) }
+        } catch {
+            stop()
+            throw error
+        }
     }
 
     /// What the server has done so far.
@@ -81,10 +92,9 @@ public final class EchoServer: Sendable {
 
 /// A connection, and the one operation that goes round on it.
 final class Connection: Overlapped, @unchecked Sendable {
-    static let bufferSize = 1024
     let socket: Socket
     // This connection's alone, freed with it: and it lives as long as an operation is pending on it.
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Connection.bufferSize, alignment: 64)
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: EchoServer.bufferSize, alignment: 64)
 
     init(_ socket: Socket) {
         self.socket = socket
