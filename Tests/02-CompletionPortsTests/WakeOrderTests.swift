@@ -1,0 +1,169 @@
+import CompletionPorts
+import CompletionPortsPitfalls
+import Kernel
+import Stage
+import Testing
+
+@Suite(.serialized) struct Chapter02CompletionPortsWakeOrder {
+    @Test("rule 1, B6: packets leave in the order they were queued", arguments: [1, 7, 64])
+    func queueOrder(_ batchSize: Int) throws {
+        let port = try makePort(1)
+        for number in 0..<1_000 { try port.post(key: UInt(number)) }
+        var keys: [UInt] = []
+        var batch = PacketBatch(capacity: batchSize)
+        while keys.count < 1_000 {
+            if keys.count % 2 == 0 {
+                keys.append(try port.next().key)
+            } else {
+                guard case .packets(let count) = port.dequeue(into: &batch, timeout: .zero) else { break }
+                #expect(count >= 1 && count <= batchSize)
+                while let packet = batch.next() { keys.append(packet.key) }
+            }
+        }
+        #expect(keys == (0..<1_000).map { UInt($0) })
+        port.close()
+    }
+
+    /// Those who asked first wait in the driver, as many as the limit allows, and the rest in the port's own stack.
+    /// Every worker that got a packet stays away, asleep: so the port also has to notice that, again and again.
+    @Test(
+        "rule 1, D1: waiting workers are released last in, first out, by posts and by I/O",
+        arguments: DriverKind.permitted, [1, 2, 4])
+    func lastInFirstOut(_ driver: DriverKind, _ limit: Int) throws {
+        for count in 2...8 {
+            for isPosted in [true, false] {
+                let port = try makePort(limit, driver)
+                let pair = try Pair()
+                try port.associate(pair.server, key: 1)
+                let requests = (0..<count).map { _ in Request() }
+                for request in requests {
+                    try pair.server.receive(request, into: .init(rebasing: request.memory[..<1]))
+                }
+                let workers = (0..<count).map { PortWorker("\($0)") }
+                for (index, worker) in workers.enumerated() {
+                    #expect(worker.waits(at: port, as: index + 1))
+                }
+                var order: [Int] = []
+                for _ in workers {
+                    if isPosted { try port.post(key: 1) } else { try pair.client.say("x") }
+                    var released: Int?
+                    _ = eventually {
+                        released = workers.indices.first { !order.contains($0) && workers[$0].worker.isDone }
+                        return released != nil
+                    }
+                    order.append(released ?? -1)
+                    // Whoever came out of the driver for the newest waits again, and so does a new one there.
+                    let left = count - order.count
+                    _ = eventually {
+                        port.workers.waiting == left
+                            && workers.count { $0.worker.isAsleep } == left
+                    }
+                }
+                #expect(order == Array((0..<count).reversed()), "\(count) workers, posted: \(isPosted)")
+                port.close()
+                for worker in workers { worker.worker.end() }
+                pair.server.close()
+            }
+        }
+    }
+
+    @Test("D2: with slow traffic one and the same worker handles everything", arguments: DriverKind.permitted)
+    func slowTraffic(_ driver: DriverKind) throws {
+        let port = try makePort(2, driver)
+        let counts = (0..<4).map { _ in Counter() }
+        let workers = (0..<4).map { SteppedWorker("\($0)") }
+        let total = Counter()
+        for (worker, count) in zip(workers, counts) {
+            worker.begin {
+                while case .completed = port.dequeue() {
+                    count.add()
+                    total.add()
+                }
+            }
+        }
+        let allWait = {
+            eventually { port.workers.waiting == 4 && workers.allSatisfy { $0.isAsleep } }
+        }
+        for round in 1...30 {
+            #expect(allWait())
+            try port.post()
+            #expect(eventually { total.value == round })
+        }
+        #expect(counts.map(\.value).sorted() == [0, 0, 0, 30])
+        port.close()
+        for worker in workers { worker.end() }
+    }
+
+    @Test(
+        "D3: a worker that asks again gets the oldest packet at once, and nobody is woken for it",
+        arguments: DriverKind.permitted)
+    func asksAgain(_ driver: DriverKind) throws {
+        let port = try makePort(1, driver)
+        let (busy, waiting) = (SteppedWorker("busy"), PortWorker("waiting"))
+        let (hold, taken) = (Gate(), Counter())
+        try port.post(key: 1)
+        busy.begin {
+            while taken.value < 20, case .completed(let packet) = port.dequeue() {
+                if packet.key == UInt(taken.value + 1) { taken.add() }
+                // Computes, so that the limit is the limit.
+                if taken.value == 1 { spin { hold.isOpen } }
+            }
+        }
+        #expect(eventually { taken.value == 1 })
+        #expect(waiting.waits(at: port, as: 1))
+        for key in 2...20 { try port.post(key: UInt(key)) }
+        hold.open()
+        #expect(busy.finish())
+        #expect(taken.value == 20)
+        #expect(waiting.worker.isAsleep && port.workers.waiting == 1)
+        port.close()
+        #expect(waiting.take()?.isClosed == true)
+        busy.end()
+        waiting.worker.end()
+    }
+
+    @Test("D1: the order holds when a worker that was blocked comes back", arguments: DriverKind.permitted)
+    func orderAfterBlocking(_ driver: DriverKind) throws {
+        let port = try makePort(1, driver)
+        let (a, b, c) = (PortWorker("A"), PortWorker("B"), PortWorker("C"))
+        try port.post(key: 1)
+        a.ask(port)
+        // A has its packet and sleeps. B waits, and gets A's place as soon as that is noticed; then C comes.
+        #expect(a.key() == 1)
+        #expect(b.waits(at: port, as: 1))
+        #expect(eventually { port.workers.running == 0 })
+        #expect(c.waits(at: port, as: 2))
+        // A comes back, and is the newest of all.
+        #expect(a.waits(at: port, as: 3))
+        for (number, worker) in zip(UInt(2)..., [a, c, b]) {
+            try port.post(key: number)
+            #expect(worker.key() == number)
+        }
+        #expect(port.workers.waiting == 0)
+        port.close()
+        for worker in [a, b, c] { worker.worker.end() }
+    }
+
+    @Test(
+        "D1: who has waited long enough leaves, and the order of the others stays",
+        arguments: DriverKind.permitted)
+    func orderAfterTimeOut(_ driver: DriverKind) throws {
+        // The one that leaves is the first, in the driver; in the middle; and the last.
+        for leaver in 0..<3 {
+            let port = try makePort(1, driver)
+            let workers = ["A", "B", "C"].map { PortWorker($0) }
+            for (index, worker) in workers.enumerated() {
+                let timeout: Duration? = index == leaver ? .milliseconds(150) : nil
+                #expect(worker.waits(at: port, as: index + 1, timeout: timeout))
+            }
+            #expect(workers[leaver].take()?.isTimedOut == true)
+            let others = workers.indices.filter { $0 != leaver }
+            for (number, index) in zip(UInt(1)..., others.reversed()) {
+                try port.post(key: number)
+                #expect(workers[index].key() == number)
+            }
+            port.close()
+            for worker in workers { worker.worker.end() }
+        }
+    }
+}
