@@ -56,8 +56,8 @@ extension Overlapped {
     final func concludeReceive(_ answer: Int32, _ descriptor: Int32) -> Attempt {
         if answer < 0 { return .failed(-answer) }
         if buffer.count > 0 { return .done(bytes: Int(answer), drained: false) }
-        // A poll also answers for an error: a look tells which.
-        if case .failed(let code) = attemptNotice(descriptor) { return .failed(code) }
+        // A poll also answers for an error: a look tells which, unless the socket has been closed meanwhile.
+        if descriptor >= 0, case .failed(let code) = attemptNotice(descriptor) { return .failed(code) }
         return .done(bytes: 0, drained: false)
     }
 }
