@@ -15,10 +15,13 @@ open class Handle: @unchecked Sendable {
 
     init(descriptor: Int32, kind: HandleKind) {
         state = HandleStates.take(kind)
-        state.pointee.descriptor = descriptor
-        state.pointee.kind = kind
-        // A send is worth an attempt from the start; a receive is not, until a notice says so.
-        state.lane(.outward).pointee.ready = true
+        // Under the lock: a late notice for the handle that had this state before may look at it now.
+        locked { state in
+            state.pointee.descriptor = descriptor
+            state.pointee.kind = kind
+            // A send is worth an attempt from the start; a receive is not, until a notice says so.
+            state.lane(.outward).pointee.ready = true
+        }
     }
 
     deinit {

@@ -10,8 +10,10 @@ public final class Socket: Handle, @unchecked Sendable {
 
     init(connectedDescriptor descriptor: Int32) {
         super.init(descriptor: descriptor, kind: .socket)
-        state.pointee.bound = true
-        state.pointee.connected = true
+        locked {
+            $0.pointee.bound = true
+            $0.pointee.connected = true
+        }
     }
 
     private override init(descriptor: Int32, kind: HandleKind = .socket) {
