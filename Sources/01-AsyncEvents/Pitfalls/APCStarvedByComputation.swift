@@ -51,8 +51,8 @@ enum APCStarvedByComputation {
         return Observation(
             happened: calls.value != 1,
             lines: [
-                "the computation was cut into pieces: the routine ran \(calls.value) time meanwhile, "
-                    + "after piece \(pieces.value > 0 ? "1 or later" : "none")"
+                "the computation was cut into pieces: the routine ran \(calls.value) time between two of them",
+                "it ran after \(pieces.value) pieces; the computation could go on",
             ])
     }
 }

@@ -35,8 +35,8 @@ enum EarlyTimer {
         return Observation(
             happened: early > 0 || others > 0,
             lines: [
-                "\(tries) waits of \(time): \(early) of them timed out before their deadline, by up to "
-                    + "\(most / 1_000) µs"
+                "\(tries) waits of 900 µs: \(early) of them timed out before their deadline"
+                    + (early > 0 ? ", by up to \(most / 1_000) µs" : "")
             ])
     }
 }
