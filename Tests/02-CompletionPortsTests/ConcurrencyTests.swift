@@ -21,6 +21,7 @@ struct Chance {
 @Suite(.serialized) struct Chapter02CompletionPortsConcurrency {
     // MARK: The limit
 
+    // I2.6
     @Test(
         "rule 2, D4: no more handlers compute at once than the limit says", arguments: DriverKind.permitted,
         [1, 2])
@@ -46,6 +47,7 @@ struct Chance {
         #expect(throws: SystemError.invalid("")) { try makePort(-1) }
     }
 
+    // I2.8
     @Test(
         "rule 2: a blocked worker is noticed within milliseconds, and another takes its place",
         arguments: DriverKind.permitted)
@@ -251,6 +253,7 @@ struct Chance {
 
     // MARK: Outcomes
 
+    // I2.3
     @Test(
         "rule 4, B2, C5: nothing in time is its own outcome, with no packet and no count",
         arguments: DriverKind.permitted)

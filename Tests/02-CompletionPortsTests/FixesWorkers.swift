@@ -69,6 +69,7 @@ import Testing
         #expect(seen.lines[1] == "first batches: A 4, B 2")
     }
 
+    // I2.7
     @Test(
         "leader-leaves-nobody: whichever way one leaves, the other is there for the next completion",
         arguments: DriverKind.permitted)

@@ -7,6 +7,7 @@ import Testing
 
 /// The rules that a port keeps, as far as operations are concerned. Rules 1, 2, 4 and 5 are the waiting workers'.
 @Suite(.serialized) struct Chapter02CompletionPortsRules {
+    // I2.1
     @Test(
         "rule 3: every accepted post brings one packet, whatever becomes of it, and never two",
         arguments: DriverKind.permitted)
@@ -75,6 +76,7 @@ import Testing
         }
     }
 
+    // I2.4
     @Test(
         "rule 6: a handle belongs to one port, once, and a pending operation is not posted again",
         arguments: DriverKind.permitted)
@@ -384,6 +386,7 @@ import Testing
         }
     }
 
+    // I2.9
     @Test(
         "rule 11: what is queued still comes, then the end; what comes later is dropped and counted",
         arguments: DriverKind.permitted)

@@ -5,6 +5,7 @@ import Stage
 import Testing
 
 @Suite(.serialized) struct Chapter02CompletionPortsWakeOrder {
+    // I2.2
     @Test("rule 1, B6: packets leave in the order they were queued", arguments: [1, 7, 64])
     func queueOrder(_ batchSize: Int) throws {
         let port = try makePort(1)
@@ -26,6 +27,7 @@ import Testing
 
     /// Those who asked first wait in the driver, as many as the limit allows, and the rest in the port's own stack.
     /// Every worker that got a packet stays away, asleep: so the port also has to notice that, again and again.
+    // I2.5
     @Test(
         "rule 1, D1: waiting workers are released last in, first out, by posts and by I/O",
         arguments: DriverKind.permitted, [1, 2, 4])

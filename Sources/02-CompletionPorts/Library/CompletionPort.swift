@@ -35,11 +35,12 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     // MARK: What the lock guards
 
     let lock = Lock()
+    // I2.2: in the order in which they came.
     var queue = CircularQueue<Packet>(capacity: 256)
     /// Workers that count against the limit.
     var running = 0
     /// Workers that wait in the driver. Running and these together stay at or under the limit, so that nobody who
-    /// leaves the driver with a packet has to wake a successor for it.
+    /// leaves the driver with a packet has to wake a successor for it. I2.6
     var inKernel = 0
     /// Workers beyond that.
     var parked = WorkerStack()
@@ -95,6 +96,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
 
     /// Sends the completions of a handle here, each with `key`. Once only: a handle belongs to one port, under one
     /// key, for good. An operation that is already pending reports here too. The port never looks into the key.
+    /// I2.4
     ///
     /// - Throws: EINVAL when the handle is associated already, EBADF when it or the port is closed.
     ///
@@ -139,7 +141,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
         return worker.tie == number && worker.state == .running
     }
 
-    /// Under the lock.
+    /// Under the lock. Every completion comes this way, once: I2.1
     func enqueue(_ completed: inout CompletionList) {
         while let reference = completed.popFirst() {
             // The reference that the kernel held is now the packet's.
@@ -161,7 +163,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
 
     /// Closes the port. Every waiting worker, and every one that asks later, gets what is still queued, and then
     /// `closed`; the limit does not hold them back any more. Handles stay open and alone: what completes on them
-    /// from now on is dropped and counted.
+    /// from now on is dropped and counted. I2.9
     ///
     /// - Parameter draining: With false, what is queued is not handed to workers but returned here.
     /// - Returns: The packets that no worker will see. Nothing is lost silently.

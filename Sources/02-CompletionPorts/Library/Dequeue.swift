@@ -189,7 +189,7 @@ extension CompletionPort {
     }
 
     /// With the lock, after a change: releases whom the limit allows. True when the driver is to be woken, without
-    /// the lock.
+    /// the lock. Whoever leaves the driver comes by here, or takes what there is: I2.7
     @inline(__always)
     func releaseWaiters() -> Bool {
         // Mostly nobody waits, or there is nothing to wait for.

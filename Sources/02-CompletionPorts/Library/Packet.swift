@@ -19,7 +19,7 @@ public struct Packet: @unchecked Sendable {
     public var error: SystemError? { errorCode == 0 ? nil : operation?.error }
 }
 
-/// What came of asking a port: four outcomes, and each says what it carries.
+/// What came of asking a port: four outcomes, and each says what it carries. I2.3
 ///
 /// Win32 counterpart: the combinations of `GetQueuedCompletionStatus`' result, its `lpOverlapped` and `GetLastError`.
 public enum Dequeued: Sendable {

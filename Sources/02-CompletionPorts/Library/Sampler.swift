@@ -116,6 +116,7 @@ extension CompletionPort {
         return goesOn
     }
 
+    /// I2.8
     private func judge(_ worker: Worker, isBlocked: Bool) {
         switch worker.state {
         case .running where isBlocked && worker.wasSeenBlocked:

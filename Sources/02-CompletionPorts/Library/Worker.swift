@@ -73,7 +73,7 @@ struct WorkerStack {
 
     @inline(__always) var isEmpty: Bool { top == nil }
 
-    /// Puts a worker where its ticket belongs: on top, unless it came out of the driver for a newer one.
+    /// Puts a worker where its ticket belongs: on top, unless it came out of the driver for a newer one. I2.5
     mutating func insert(_ worker: Worker) {
         guard let newest = top, newest.ticket > worker.ticket else {
             worker.below = top

@@ -1,0 +1,126 @@
+import CompletionPorts
+import Glibc
+import Kernel
+import Stage
+import Timeline
+
+/// Two workers at one port, nine steps: who waits, and who is given the next packet.
+///
+/// The packets are those of three receives on one connection. Each byte that arrives completes one of them.
+final class NineSteps: @unchecked Sendable {
+    private let port: CompletionPort
+    private let server: Socket
+    private let client: Socket
+    private let receives: [Receive]
+    private let monitor = Monitor()
+    // Guarded by the monitor.
+    private var waiting: [String] = []
+    private var takers: [String] = []
+
+    /// A receive, and the end of its handling.
+    private final class Receive: Overlapped, @unchecked Sendable {
+        let handled = Gate()
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 16, alignment: 16)
+        deinit { memory.deallocate() }
+    }
+
+    init(driver: DriverKind) throws {
+        var options = CompletionPort.Options()
+        options.driver = driver
+        port = try CompletionPort(concurrency: 2, options: options)
+        let listener = try Socket.listener(on: .loopback())
+        try listener.setBlocking(true)
+        client = try Socket.connected(to: listener.localAddress)
+        server = try listener.acceptNow()!
+        receives = (1...3).map { _ in Receive() }
+    }
+
+    func play(on terminal: Terminal, saving options: Stage.Options) throws {
+        terminal.heading("Nine steps: the newest waiter goes first")
+        terminal.say("Workers A and B, a limit of 2, three receives pending. driver: \(port.driverKind)")
+        terminal.say()
+
+        Recorder.start()
+        try port.associate(server, key: 7)
+        for (number, receive) in zip(1..., receives) {
+            Recorder.label(receive.identity, "packet \(number)")
+            try server.receive(receive, into: receive.memory)
+        }
+        var rows: [[String]] = []
+        var holds = true
+        func step(_ words: String, waiting wanted: [String]) {
+            // The port counts its waiters itself; who they are, the workers say.
+            holds = eventually { port.workers.waiting == wanted.count && names == wanted } && holds
+            rows.append(["\(rows.count + 1)", words, ""])
+            rows.append(["\(rows.count + 1)", "waiting, the newest last:", names.joined(separator: " ")])
+            usleep(NineSteps.pause)
+        }
+
+        let a = start("A")
+        _ = eventually { port.workers.waiting == 1 }
+        let b = start("B")
+        step("A asks the port and waits; then B does", waiting: ["A", "B"])
+        try complete(1)
+        step("the first receive completes: \(taker(1)) gets its packet", waiting: ["A"])
+        receives[0].handled.open()
+        step("\(taker(1)) is through with it and asks again", waiting: ["A", "B"])
+        try complete(2)
+        step("the next receive completes: \(taker(2)) gets it again", waiting: ["A"])
+        try complete(3)
+        rows.append(["9", "one more, while \(taker(2)) is busy: \(taker(3)) gets it", ""])
+        usleep(NineSteps.pause)
+        for receive in receives { receive.handled.open() }
+        holds = eventually { port.workers.waiting == 2 } && holds
+        let recording = Recorder.stop()
+        port.close()
+        a.join()
+        b.join()
+
+        terminal.table(["step", "what happens", "at the port"], rows)
+        terminal.say()
+        terminal.draw(recording)
+        terminal.say()
+        let order = monitor.locked { takers }
+        terminal.claim(
+            "B, the newest waiter, took packets 1 and 2; A stayed asleep",
+            holds: order.prefix(2) == ["B", "B"])
+        terminal.claim("A was woken for packet 3 only, since B was busy", holds: order.last == "A")
+        terminal.claim("at each step those waited who should", holds: holds)
+        try options.save(
+            recording, title: "The newest waiter goes first",
+            description: "Worker B, who began to wait last, handles the first two packets; A gets the third.")
+    }
+
+    /// Long enough to be seen in the picture.
+    private static let pause: UInt32 = 4_000
+
+    /// A byte arrives, and the oldest receive completes. Returns when a worker has its packet.
+    private func complete(_ number: Int) throws {
+        try [UInt8(number)].withUnsafeBytes { _ = try client.sendNow($0) }
+        _ = eventually { monitor.locked { takers.count } == number }
+    }
+
+    private func taker(_ number: Int) -> String {
+        monitor.locked { takers.count >= number ? takers[number - 1] : "nobody" }
+    }
+
+    private var names: [String] { monitor.locked { waiting } }
+
+    private func start(_ name: String) -> Kernel.Thread {
+        startThread(name) { [self] in
+            Recorder.nameThread("worker \(name)")
+            while true {
+                monitor.locked { waiting.append(name) }
+                guard case .completed(let packet) = port.dequeue(),
+                    let receive = packet.operation as? Receive
+                else { return }
+                monitor.locked {
+                    waiting.removeAll { $0 == name }
+                    takers.append(name)
+                }
+                receive.handled.pass()
+                Recorder.mark(.handled, receive.identity)
+            }
+        }
+    }
+}
