@@ -55,7 +55,7 @@ struct Chapter01AsyncEventsCalls {
                 }
             }
             let event = Event(.manual)
-            #expect(event.wait(until: .never, alertable: true) == .routinesRan)
+            #expect(event.wait(until: .after(.seconds(20)), alertable: true) == .routinesRan)
             #expect(journal.lines == ["1", "2", "3", "1 again", "2 again"])
             #expect(APCQueue.sleep(until: .now, alertable: true) == .timedOut)
         }
@@ -67,9 +67,11 @@ struct Chapter01AsyncEventsCalls {
             let journal = Journal()
             try APCQueue.current.queue { journal.write("ran") }
             let event = Event(.automatic, isSet: true)
-            #expect(try Event.waitForAny([Event(.manual), event], alertable: true) == .signalled(index: 1))
+            #expect(
+                try Event.waitForAny([Event(.manual), event], until: .now, alertable: true)
+                    == .signalled(index: 1))
             #expect(journal.lines.isEmpty)
-            #expect(event.wait(alertable: true) == .routinesRan)
+            #expect(event.wait(until: .now, alertable: true) == .routinesRan)
             #expect(journal.lines == ["ran"])
         }
     }

@@ -91,15 +91,15 @@ struct Chapter01AsyncEventsWaits {
     @Test("L9: a wait takes 1 to 64 events; 65 and 0 are errors, and change nothing")
     func limits() throws {
         let events = (0..<65).map { _ in Event(.automatic, isSet: true) }
-        #expect(try Event.waitForAny(Array(events[..<64])) == .signalled(index: 0))
+        #expect(try Event.waitForAny(Array(events[..<64]), until: soon) == .signalled(index: 0))
         events[0].set()
-        #expect(try Event.waitForAll(Array(events[..<64])) == .signalled(index: 0))
+        #expect(try Event.waitForAll(Array(events[..<64]), until: soon) == .signalled(index: 0))
         for event in events[..<64] { #expect(!event.isSet) }
         for event in events { event.set() }
-        #expect(throws: WaitError.tooManyEvents(65)) { try Event.waitForAny(events) }
-        #expect(throws: WaitError.tooManyEvents(65)) { try Event.waitForAll(events) }
-        #expect(throws: WaitError.noEvents) { try Event.waitForAny([]) }
-        #expect(throws: WaitError.noEvents) { try Event.waitForAll([]) }
+        #expect(throws: WaitError.tooManyEvents(65)) { try Event.waitForAny(events, until: soon) }
+        #expect(throws: WaitError.tooManyEvents(65)) { try Event.waitForAll(events, until: soon) }
+        #expect(throws: WaitError.noEvents) { try Event.waitForAny([], until: soon) }
+        #expect(throws: WaitError.noEvents) { try Event.waitForAll([], until: soon) }
         for event in events { #expect(event.isSet) }
     }
 
@@ -108,13 +108,13 @@ struct Chapter01AsyncEventsWaits {
         let events = (0..<4).map { _ in Event(.automatic) }
         events[1].set()
         events[3].set()
-        #expect(try Event.waitForAny(events) == .signalled(index: 1))
+        #expect(try Event.waitForAny(events, until: soon) == .signalled(index: 1))
         #expect(!events[1].isSet && events[3].isSet)
         for _ in 0..<100 {
             events[0].set()
-            #expect(try Event.waitForAny(events) == .signalled(index: 0))
+            #expect(try Event.waitForAny(events, until: soon) == .signalled(index: 0))
         }
-        #expect(try Event.waitForAny(events) == .signalled(index: 3))
+        #expect(try Event.waitForAny(events, until: soon) == .signalled(index: 3))
     }
 
     @Test("a wait for any is let go by any of its events, with its place")
@@ -133,10 +133,10 @@ struct Chapter01AsyncEventsWaits {
     func sameTwice() throws {
         let (one, two) = (Event(.automatic, isSet: true), Event(.automatic, isSet: true))
         #expect(throws: WaitError.sameEventTwice(first: 0, second: 2)) {
-            try Event.waitForAll([one, two, one])
+            try Event.waitForAll([one, two, one], until: soon)
         }
         #expect(one.isSet && two.isSet)
-        #expect(try Event.waitForAny([one, one]) == .signalled(index: 0))
+        #expect(try Event.waitForAny([one, one], until: soon) == .signalled(index: 0))
         #expect(!one.isSet)
         let sleeper = Sleeper { [soon] in try? Event.waitForAny([one, one], until: soon) }
         #expect(sleeper.sleeps)
