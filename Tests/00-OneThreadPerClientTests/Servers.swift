@@ -27,12 +27,13 @@ struct Chapter00OneThreadPerClientServers {
     // A client that sends 24 MiB and reads nothing fills every buffer on the way, so that sends are cut short.
     @Test("I0.1, I0.3, I0.5: who does not listen delays nobody and loses nothing", arguments: Variant.all)
     func slowReader(server: Variant) async throws {
-        let result = try await onAThread { () throws -> (other: String?, stream: Stream) in
+        let result = try await onAThread { () throws -> (other: String?, stream: Stream, asked: Int) in
             let kind = server.kind
             let server = try server.start()
             defer { server.stop() }
             let stream = try Stream(to: server.address, bytes: 24 << 20)
             try stream.sendUntilStuck()
+            let asked = server.counters.emptyReceives
             var other: String? = "hello"
             if kind != .turn {
                 let caller = try Caller(to: server.address)
@@ -40,9 +41,11 @@ struct Chapter00OneThreadPerClientServers {
                 other = try caller.hear(5)
             }
             try stream.finish()
-            return (other, stream)
+            return (other, stream, asked)
         }
         #expect(result.stream.wasStuck)
+        // I0.4: who waits for room must not be asked for bytes, over and over, which it has.
+        #expect(result.asked < 1_000 || server.kind == .polling)
         #expect(result.other == "hello")
         #expect(result.stream.received == 24 << 20)
         #expect(result.stream.differences == 0)
@@ -64,13 +67,26 @@ struct Chapter00OneThreadPerClientServers {
                 try callers[0].say("hello")
                 #expect(try callers[0].hear(5) == "hello")
                 callers[1].leave()
-                let stopped = boundedWait(.seconds(10)) { running.stop() }
-                #expect(stopped)
+                try #require(boundedWait(.seconds(10)) { running.stop() })
                 #expect(running.counters.present == 0)
             }
             // Twenty rounds that leave one thing each would show. The runtime's own threads come and go, too.
             #expect(eventually { Belongings().exceeds(before) < 5 }, "\(Belongings()), before: \(before)")
         }
+    }
+
+    // The server, or one of its threads, waits for room to send when the stop comes.
+    @Test("I0.7: a client that does not listen cannot delay a stop", arguments: Variant.all)
+    func stopWhileStuck(server: Variant) async throws {
+        let result = try await onAThread { () throws -> (wasStuck: Bool, present: Int) in
+            let server = try server.start()
+            let stream = try Stream(to: server.address, bytes: 24 << 20)
+            try stream.sendUntilStuck()
+            server.stop()
+            return (stream.wasStuck, server.counters.present)
+        }
+        #expect(result.wasStuck)
+        #expect(result.present == 0)
     }
 
     @Test(

@@ -3,9 +3,6 @@ import Kernel
 extension Socket {
     /// Sends back everything that comes, until the client has sent its last byte. The calling thread does nothing
     /// else meanwhile: it waits in `receive` for bytes and in `send` for room. (I0.1)
-    ///
-    /// - Parameter buffer: Takes one receive at a time.
-    /// - Throws: ECONNRESET and the like.
     func echoUntilTheEnd(
         through buffer: UnsafeMutableRawBufferPointer, _ ledger: Ledger
     ) throws(SystemError) {

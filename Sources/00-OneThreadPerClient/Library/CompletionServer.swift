@@ -4,8 +4,8 @@ import Timeline
 
 /// One thread that is told what has been done.
 ///
-/// Nobody is asked and nothing is tried. The server posts a receive, with the buffer for it, and goes on; the system
-/// fills the buffer and says so. A look ahead: chapter 01 takes operations apart, chapter 02 builds the port.
+/// Nobody is asked, nothing is tried. A receive is posted with its buffer; the system fills it and says so. A look
+/// ahead: chapter 01 takes operations apart, chapter 02 builds the port.
 public final class CompletionServer: EchoServer, @unchecked Sendable {
     private let finished: FinishedOperations
     // What follows is the thread's alone.

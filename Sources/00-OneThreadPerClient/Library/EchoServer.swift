@@ -107,11 +107,8 @@ public enum ServerKind: String, CaseIterable, Sendable {
     /// One thread that is told what is done.
     case completion
 
-    /// Starts a server of this kind.
+    /// Starts a server of this kind. Port 0 takes any free one; only `completion` needs a driver.
     ///
-    /// - Parameters:
-    ///   - address: Port 0 takes any free one.
-    ///   - driver: Carries out posted operations; only `completion` posts any.
     /// - Throws: EADDRINUSE and the like from listening, EMFILE, EAGAIN when there is no thread.
     public func start(
         on address: Address = .loopback(), limits: Limits = Limits(), driver: DriverKind = .standard
@@ -146,6 +143,11 @@ final class Ledger: Sendable {
             guarded.accepted += 1
             return true
         }
+    }
+
+    /// A client was taken in, and then there was no thread for it.
+    func dismissUnserved() {
+        note { ($0.present, $0.accepted, $0.refused) = ($0.present - 1, $0.accepted - 1, $0.refused + 1) }
     }
 
     /// A client has gone.

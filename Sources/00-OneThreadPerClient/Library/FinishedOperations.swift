@@ -8,6 +8,7 @@ import Timeline
 public final class FinishedOperations: CompletionTarget, @unchecked Sendable {
     private let driver: Driver
     private var arrived: [Overlapped] = []
+    private var isWaiting = false
 
     /// An empty queue, with a driver of its own.
     ///
@@ -26,6 +27,8 @@ public final class FinishedOperations: CompletionTarget, @unchecked Sendable {
     /// The kernel hands operations over. On the owner's thread, since that is the one that waits and posts.
     public override func take(_ completed: inout CompletionList) {
         while let operation = completed.popFirst() { arrived.append(operation.takeRetainedValue()) }
+        // The driver may bring something here in the middle of a wait, and would then wait for more.
+        if isWaiting { driver.wake() }
     }
 
     /// Waits until something is done or the deadline passes, and returns everything that is done, oldest first.
@@ -33,7 +36,9 @@ public final class FinishedOperations: CompletionTarget, @unchecked Sendable {
     public func wait(until deadline: Deadline = .never) -> [Overlapped] {
         var completed = CompletionList()
         // With something at hand, only look: those who were busy meanwhile must not wait for those who are.
+        isWaiting = true
         driver.poll(for: self, until: arrived.isEmpty ? deadline : .now, &completed)
+        isWaiting = false
         take(&completed)
         for operation in arrived {
             Recorder.mark(.dequeued, operation.identity)

@@ -39,8 +39,7 @@ public final class ThreadServer: EchoServer, @unchecked Sendable {
                 clients[ObjectIdentifier(socket)] = (socket, thread)
             }
         } catch {
-            ledger.note { ($0.accepted, $0.refused) = ($0.accepted - 1, $0.refused + 1) }
-            ledger.dismiss(failed: false)
+            ledger.dismissUnserved()
             socket.refuse()
         }
     }
