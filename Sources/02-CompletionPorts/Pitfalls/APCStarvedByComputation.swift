@@ -9,7 +9,7 @@ import Stage
 public enum APCStarvedByComputation {
     /// Completions that arrive while their poster computes.
     public static let rounds = 40
-    /// How long a completion may take to reach a worker, for most of them.
+    /// How long a completion takes to reach a worker, unless the machine is busy with something else.
     public static let bound = Duration.milliseconds(2)
 
     /// Who posts, and computes.
@@ -65,14 +65,14 @@ public enum APCStarvedByComputation {
         }
         pair.server.close()
         workers.stop()
-        waits.sort()
-        let median = waits.isEmpty ? Duration.seconds(2) : waits[waits.count / 2]
+        let quick = waits.count { $0 <= bound }
         return Observation(
-            happened: gaveUp.value > 0 || handled.value < rounds || median > bound,
+            // A busy machine delays some of them; a poster that had to come back first would delay them all.
+            happened: gaveUp.value > 0 || handled.value < rounds || quick < rounds / 4,
             lines: [
                 "\(poster.rawValue) posts a receive and computes; the bytes come \(rounds) times",
                 "handled while the poster still computed: \(waits.count - gaveUp.value)",
-                "from the client's send until they were handled, in the median: \(median.inMilliseconds)",
+                "handled within \(bound.inMilliseconds) of the client's send: \(quick)",
             ])
     }
 }
