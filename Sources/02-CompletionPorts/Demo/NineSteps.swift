@@ -16,6 +16,7 @@ final class NineSteps: @unchecked Sendable {
     // Guarded by the monitor.
     private var waiting: [String] = []
     private var takers: [String] = []
+    private var threads: [String: Int32] = [:]
 
     /// A receive, and the end of its handling.
     private final class Receive: Overlapped, @unchecked Sendable {
@@ -50,14 +51,14 @@ final class NineSteps: @unchecked Sendable {
         var holds = true
         func step(_ words: String, waiting wanted: [String]) {
             // The port counts its waiters itself; who they are, the workers say.
-            holds = eventually { port.workers.waiting == wanted.count && names == wanted } && holds
+            holds = eventually { areAsleep(wanted) } && holds
             rows.append(["\(rows.count + 1)", words, ""])
             rows.append(["\(rows.count + 1)", "waiting, the newest last:", names.joined(separator: " ")])
             usleep(NineSteps.pause)
         }
 
         let a = start("A")
-        _ = eventually { port.workers.waiting == 1 }
+        _ = eventually { areAsleep(["A"]) }
         let b = start("B")
         step("A asks the port and waits; then B does", waiting: ["A", "B"])
         try complete(1)
@@ -104,11 +105,19 @@ final class NineSteps: @unchecked Sendable {
         monitor.locked { takers.count >= number ? takers[number - 1] : "nobody" }
     }
 
+    /// Whether just these wait, in this order, and have really fallen asleep: the kernel knows them only then.
+    private func areAsleep(_ wanted: [String]) -> Bool {
+        let ids = monitor.locked { wanted.compactMap { threads[$0] } }
+        return names == wanted && port.workers.waiting == wanted.count
+            && ids.allSatisfy { Kernel.Thread.state(of: $0) == .blocked }
+    }
+
     private var names: [String] { monitor.locked { waiting } }
 
     private func start(_ name: String) -> Kernel.Thread {
         startThread(name) { [self] in
             Recorder.nameThread("worker \(name)")
+            monitor.locked { threads[name] = Kernel.Thread.currentID }
             while true {
                 monitor.locked { waiting.append(name) }
                 guard case .completed(let packet) = port.dequeue(),
