@@ -67,6 +67,13 @@ struct Chapter01AsyncEventsFiles {
             try scratch.put(Scratch.pattern(0..<25_600), at: 0)
             let grown = failure(file, inFlight) { try? scratch.put([1], at: 25_600) }
             #expect(grown == .grew(path: scratch.path, expected: 25_600))
+            // Only the last block is affected: what it lacks must not be counted.
+            let last = failure(file, inFlight) { try? scratch.setSize(25_599) }
+            #expect(last == .shrank(path: scratch.path, expected: 25_601, found: 25_599))
+            try scratch.put(Scratch.pattern(25_599..<25_600), at: 25_599)
+            let within = failure(file, inFlight) { try? scratch.setSize(25_590) }
+            #expect(within == .shrank(path: scratch.path, expected: 25_600, found: 25_590))
+            try scratch.put([1, 2], at: 25_599)
             let emptied = failure(file, inFlight) { try? scratch.setSize(0) }
             #expect(emptied == .shrank(path: scratch.path, expected: 25_601, found: 0))
         }
