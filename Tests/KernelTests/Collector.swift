@@ -224,9 +224,16 @@ func expectError(
     }
 }
 
-/// Bytes that tell where they belong.
-func pattern(_ count: Int, from start: Int = 0) -> [UInt8] {
-    (start..<start + count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+/// Bytes that tell where they belong: they repeat, but not at any distance that a buffer or a page has.
+func pattern(_ count: Int, from start: Int = 0) -> [UInt8] { Array(Pattern.bytes[start..<start + count]) }
+
+private enum Pattern {
+    static let bytes: [UInt8] = {
+        let period = (0..<65_521).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+        var bytes: [UInt8] = []
+        while bytes.count < 6 << 20 { bytes += period }
+        return bytes
+    }()
 }
 
 /// The suite that every driver passes. Its tests block, so they run one after the other.
