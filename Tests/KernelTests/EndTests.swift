@@ -72,6 +72,38 @@ extension KernelSuite {
         }
 
         @Test(
+            "what a ring has not handed over yet is cancelled and closed as well", arguments: [false, true])
+        func cancelUnsubmitted(byClosing: Bool) throws {
+            for kind in DriverKind.permitted {
+                // Nobody waits in the driver, so nothing is handed over by itself.
+                let collector = try Collector(kind, pollers: 0, submission: .withNextWait)
+                let (socket, peer) = try connection(collector)
+                let receive = Buffer(8)
+                try socket.receive(receive)
+                let deadline = Deadline.after(.seconds(5))
+                if byClosing {
+                    socket.close()
+                    // The number is free again: nobody else's bytes may be taken with the old request.
+                    let (other, otherPeer) = try connection(nil)
+                    otherPeer.send("not yours")
+                    usleep(1_000)
+                    while receive.isPending, !deadline.hasPassed {
+                        collector.poll(until: .after(.milliseconds(10)))
+                    }
+                    let own = Buffer(16)
+                    #expect(try other.receiveNow(into: own.area) == 9 && peer.sawEnd)
+                } else {
+                    #expect(socket.cancel(receive))
+                    while receive.isPending, !deadline.hasPassed {
+                        collector.poll(until: .after(.milliseconds(10)))
+                    }
+                }
+                #expect(receive.errorCode == ECANCELED && receive.bytes == 0 && !receive.isPending)
+                socket.close()
+            }
+        }
+
+        @Test(
             "cancel from several threads against completion: each operation once",
             arguments: DriverKind.permitted)
         func cancelStorm(kind: DriverKind) throws {
