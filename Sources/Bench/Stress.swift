@@ -3,7 +3,22 @@ import Stage
 
 /// What is too heavy for the tests. Each has a verdict of its own.
 enum Stress {
-    static let all: [(name: String, run: @Sendable (Terminal) throws -> Bool)] = []
+    static let all: [(name: String, run: @Sendable (Terminal) throws -> Bool)] = [("model", model)]
+
+    /// Random operations on every driver, compared with the model, ten times with a seed each.
+    @Sendable private static func model(_ terminal: Terminal) throws -> Bool {
+        for kind in DriverKind.permitted {
+            var bytes = 0
+            var operations = 0
+            for _ in 0..<10 {
+                let report = try RandomOperations.run(kind, operations: 100_000)
+                operations += report.operations
+                bytes += report.bytes
+            }
+            terminal.say("\(kind): \(operations) operations, \(bytes >> 20) MiB compared, no difference")
+        }
+        return true
+    }
 
     /// Runs one, or all, and returns the exit status.
     static func run(_ name: String?, _ terminal: Terminal) -> Int32 {
