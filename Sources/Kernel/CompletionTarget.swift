@@ -22,6 +22,9 @@ public struct CompletionList: ~Copyable {
     /// An empty list.
     public init() {}
 
+    /// Something was in the list, and has been delivered already: also a reason to come back from a wait.
+    private(set) var hasDelivered = false
+
     /// Whether nothing is in the list.
     public var isEmpty: Bool { count == 0 }
 
@@ -45,6 +48,7 @@ public struct CompletionList: ~Copyable {
     /// Those that belong to `mine` stay behind, ready to be queued.
     mutating func deliver(except mine: CompletionTarget? = nil) {
         var kept = CompletionList()
+        kept.hasDelivered = hasDelivered || !isEmpty
         while let operation = popFirst() {
             let (target, signal, handle) = operation._withUnsafeGuaranteedRef { $0.conclude() }
             signal?.set()

@@ -69,7 +69,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
                     let state = StatePointer(bitPattern: UInt(event.data.u64))!
                     notice(.init(rawValue: event.events), state, &completed)
                 }
-            } while !isWoken && completed.isEmpty && !deadline.hasPassed
+            } while !isWoken && completed.isEmpty && !completed.hasDelivered && !deadline.hasPassed
         }
     }
 

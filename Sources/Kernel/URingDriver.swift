@@ -86,7 +86,7 @@ final class URingDriver: Driver, @unchecked Sendable {
     override func collect(until deadline: Deadline, _ completed: inout CompletionList) {
         while true {
             let isWoken = reap(&completed)
-            if isWoken || !completed.isEmpty { return }
+            if isWoken || !completed.isEmpty || completed.hasDelivered { return }
             // Before it counts the requests: see `submitIfWanted`.
             sleepers.add(1, ordering: .sequentiallyConsistent)
             if poller != nil, !ring.hasOverflow {
@@ -98,7 +98,9 @@ final class URingDriver: Driver, @unchecked Sendable {
                 ring.submitAndWait(until: deadline)
             }
             sleepers.subtract(1, ordering: .relaxed)
-            if reap(&completed) || !completed.isEmpty || deadline.hasPassed { return }
+            if reap(&completed) || !completed.isEmpty || completed.hasDelivered || deadline.hasPassed {
+                return
+            }
         }
     }
 

@@ -585,6 +585,14 @@ private final class Storm: @unchecked Sendable {
     }
 
     private func handle(_ packet: Packet, _ error: SystemError?, _ chance: inout Chance) {
+        switch chance.below(40) {
+        case 0: pause(chance.below(3_000))
+        case 1...2: port.blocking { pause(chance.below(500)) }
+        case 3...6: spin(for: .microseconds(chance.below(100)))
+        case 7...9: send()
+        default: break
+        }
+        // Last, so that nothing more comes of a packet that has been counted.
         if let operation = packet.operation as? Request {
             pending.add(-1)
             bytesIn.add(packet.bytes)
@@ -595,13 +603,6 @@ private final class Storm: @unchecked Sendable {
                 seen[Int(packet.key)] = true
             }
             received.add()
-        }
-        switch chance.below(40) {
-        case 0: pause(chance.below(3_000))
-        case 1...2: port.blocking { pause(chance.below(500)) }
-        case 3...6: spin(for: .microseconds(chance.below(100)))
-        case 7...9: send()
-        default: break
         }
     }
 }

@@ -35,11 +35,12 @@ import Testing
         for count in 2...8 {
             for isPosted in [true, false] {
                 let port = try makePort(limit, driver)
-                let pair = try Pair()
-                try port.associate(pair.server, key: 1)
-                let requests = (0..<count).map { _ in Request() }
-                for request in requests {
-                    try pair.server.receive(request, into: .init(rebasing: request.memory[..<1]))
+                let pairs = try Pair.several(isPosted ? 0 : count)
+                let requests = pairs.map { _ in Request() }
+                for (pair, request) in zip(pairs, requests) {
+                    try port.associate(pair.server, key: 1)
+                    // Not by a worker: io_uring would wake that one for it.
+                    try pair.server.receive(request, into: request.memory)
                 }
                 let workers = (0..<count).map { PortWorker("\($0)") }
                 for (index, worker) in workers.enumerated() {
@@ -47,7 +48,7 @@ import Testing
                 }
                 var order: [Int] = []
                 for _ in workers {
-                    if isPosted { try port.post(key: 1) } else { try pair.client.say("x") }
+                    if isPosted { try port.post(key: 1) } else { try pairs[order.count].client.say("x") }
                     var released: Int?
                     _ = eventually {
                         released = workers.indices.first { !order.contains($0) && workers[$0].worker.isDone }
@@ -64,7 +65,7 @@ import Testing
                 #expect(order == Array((0..<count).reversed()), "\(count) workers, posted: \(isPosted)")
                 port.close()
                 for worker in workers { worker.worker.end() }
-                pair.server.close()
+                for pair in pairs { pair.server.close() }
             }
         }
     }

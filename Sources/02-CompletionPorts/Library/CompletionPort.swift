@@ -7,6 +7,8 @@ import Timeline
 /// Handles are associated with a port; when an operation on one of them completes, a packet comes into the queue,
 /// and a worker dequeues it. Packets leave in the order they came. Waiting workers are released last in, first out,
 /// and no more of them run at a time than the concurrency value says.
+/// (On io_uring a worker that waits in the driver is also woken for what it posted itself, and may take that packet
+/// although another began to wait later.)
 ///
 /// Every method may be called from any thread. Win32 counterpart: an I/O completion port.
 public final class CompletionPort: CompletionTarget, @unchecked Sendable {
@@ -50,7 +52,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     var isWaking = false
     /// Given to whoever asks.
     var lastTicket = 0
-    /// The ticket of the worker that went into the driver last.
+    /// The largest ticket of those who wait in the driver; too large, perhaps, when that worker has left.
     var newestInKernel = 0
     /// Counts the times that a worker took packets.
     var turns = 0
@@ -128,17 +130,17 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     public override func take(_ completed: inout CompletionList) {
         lock.lock()
         enqueue(&completed)
-        // Brought by a running worker of this port itself, out of its handler: it will be back in a moment and take
-        // the packet. If it is not, the sampler sees to it.
-        let isExpected = inKernel > 0 && sampler?.isWatching == true && isRunningWorker
-        let wakes = isExpected ? false : releaseWaiters()
+        let wakes = inKernel > 0 && comesFromWorker ? false : releaseWaiters()
         lock.unlock()
         if wakes { driver.wake() }
     }
 
-    private var isRunningWorker: Bool {
+    /// Under the lock: whether the packets were brought by a worker of this port itself, which will be here in a
+    /// moment to take one. If it comes out of its handler and does not, the sampler sees to the packets.
+    private var comesFromWorker: Bool {
         let worker = Worker.current
-        return worker.tie == number && worker.state == .running
+        guard worker.tie == number else { return false }
+        return worker.state == .inKernel || worker.state == .running && sampler?.isWatching == true
     }
 
     /// Under the lock. Every completion comes this way, once: I2.1

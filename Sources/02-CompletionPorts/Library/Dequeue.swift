@@ -102,7 +102,7 @@ extension CompletionPort {
     /// With the lock, before and after: waits until there is a packet that this worker may take.
     private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
         if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel, inKernel == 0, !isClosed {
-            inKernel += 1
+            enterKernel(worker)
             askKernel(worker, until: .now)
         }
         var hasWaited = false
@@ -118,7 +118,7 @@ extension CompletionPort {
             if hasWaited, deadline.hasPassed { return .timedOut }
             hasWaited = true
             if running + inKernel < concurrency {
-                inKernel += 1
+                enterKernel(worker)
                 askKernel(worker, until: deadline)
                 continue
             }
@@ -133,10 +133,15 @@ extension CompletionPort {
         }
     }
 
+    /// With the lock: counts a worker in the driver, from where on it goes there.
+    private func enterKernel(_ worker: Worker) {
+        newestInKernel = inKernel == 0 ? worker.ticket : max(newestInKernel, worker.ticket)
+        inKernel += 1
+    }
+
     /// With the lock, and counted in the driver: asks it for completions, and waits there if there is time.
     private func askKernel(_ worker: Worker, until deadline: Deadline) {
         worker.state = .inKernel
-        newestInKernel = worker.ticket
         turnsWithoutKernel = 0
         let polls = options.pollBeforeSleep > .zero && inKernel == 1
         lock.unlock()
@@ -205,7 +210,7 @@ extension CompletionPort {
                 // Somebody has to wait in the driver. One is enough: the next that asks joins it there, and is the
                 // newer one by right.
                 _ = parked.pop()
-                inKernel += 1
+                enterKernel(newest)
                 newest.release = .place
                 newest.wakeUp.signal()
             } else {

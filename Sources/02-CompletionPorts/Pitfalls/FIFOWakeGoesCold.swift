@@ -10,11 +10,11 @@ enum FIFOWakeGoesCold {
         title: "The worker that has waited longest is woken, so the work goes round through all of them.",
         broken: { driver in
             let port = BrokenPort()
-            let pair = try Pair()
-            // Its completions come by way of the system's own driver thread.
-            try pair.server.associate(with: port, key: 1, driver: Driver.system)
+            let pairs = try Pair.several(3)
+            // Their completions come by way of the system's own driver thread.
+            for pair in pairs { try pair.server.associate(with: port, key: 1, driver: Driver.system) }
             defer { port.close() }
-            return try run(pair) {
+            return try run(pairs) {
                 _ = port.dequeue()
             } waiting: {
                 port.waiting
@@ -22,10 +22,10 @@ enum FIFOWakeGoesCold {
         },
         fixed: { driver in
             let port = try CompletionPort.on(driver, concurrency: 2)
-            let pair = try Pair()
-            try port.associate(pair.server, key: 1)
+            let pairs = try Pair.several(3)
+            for pair in pairs { try port.associate(pair.server, key: 1) }
             defer { port.close() }
-            return try run(pair) {
+            return try run(pairs) {
                 _ = port.dequeue()
             } waiting: {
                 port.workers.waiting
@@ -33,13 +33,11 @@ enum FIFOWakeGoesCold {
         })
 
     private static func run(
-        _ pair: Pair, take: @escaping @Sendable () -> Void, waiting: () -> Int
+        _ pairs: [Pair], take: @escaping @Sendable () -> Void, waiting: () -> Int
     ) throws -> Observation {
         let workers = [SteppedWorker("A"), SteppedWorker("B")]
-        let requests = (0..<3).map { _ in Request() }
-        for request in requests {
-            try pair.server.receive(request, into: .init(rebasing: request.memory[..<1]))
-        }
+        let requests = pairs.map { _ in Request() }
+        for (pair, request) in zip(pairs, requests) { try pair.server.receive(request, into: request.memory) }
         var lines: [String] = []
         var order: [String] = []
         func say(_ line: String) { lines.append("\(lines.count + 1). \(line)") }
@@ -53,7 +51,7 @@ enum FIFOWakeGoesCold {
         /// One request completes: who gets it?
         func complete() throws -> SteppedWorker? {
             let before = workers.filter { !$0.isDone }
-            try pair.client.say("x")
+            try pairs[order.count].client.say("x")
             var got: SteppedWorker?
             _ = eventually {
                 got = before.first { $0.isDone }
@@ -76,7 +74,7 @@ enum FIFOWakeGoesCold {
         say("waiting: \(waitingNames())")
         _ = try complete()
         say("the third completes while \(order[1]) is busy, and goes to \(order[2])")
-        pair.server.close()
+        for pair in pairs { pair.server.close() }
         for worker in workers { worker.finish() }
         for worker in workers { worker.end() }
         return Observation(happened: order != ["B", "B", "A"], lines: lines)

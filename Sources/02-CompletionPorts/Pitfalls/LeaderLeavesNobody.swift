@@ -10,9 +10,9 @@ enum LeaderLeavesNobody {
         title: "The worker that waits in the driver leaves with a packet, and nobody takes its place.",
         broken: { driver in
             let port = try BrokenLeaderPort(driver)
-            let pair = try Pair()
-            try pair.server.associate(with: port, key: 1, driver: port.driver)
-            let isLeft = try run(.completion, pair, patience: .milliseconds(300)) {
+            let pairs = try Pair.several(2)
+            for pair in pairs { try pair.server.associate(with: port, key: 1, driver: port.driver) }
+            let isLeft = try run(.completion, pairs, patience: .milliseconds(300)) {
                 port.waiting
             } take: { _ in
                 _ = port.dequeue()
@@ -54,9 +54,9 @@ enum LeaderLeavesNobody {
         // One may run: so one waits in the driver, and the other in the port's own stack.
         let port = try CompletionPort.on(driver)
         let other = try CompletionPort.on(driver)
-        let pair = try Pair()
-        try port.associate(pair.server, key: 1)
-        return try run(way, pair, patience: Gate.patience) {
+        let pairs = try Pair.several(2)
+        for pair in pairs { try port.associate(pair.server, key: 1) }
+        return try run(way, pairs, patience: Gate.patience) {
             port.workers.waiting
         } take: {
             _ = port.dequeue(timeout: $0)
@@ -76,15 +76,15 @@ enum LeaderLeavesNobody {
 
     /// Returns whether the one that did not leave was left alone.
     private static func run(
-        _ way: Way, _ pair: Pair, patience: Duration, waiting: () -> Int,
+        _ way: Way, _ pairs: [Pair], patience: Duration, waiting: () -> Int,
         take: @escaping @Sendable (Duration?) -> Void, stayAway: @escaping @Sendable (Gate) -> Void,
         post: () -> Void, close: () -> Void
     ) throws -> Bool {
         let team = [SteppedWorker("A"), SteppedWorker("B")]
         let (left, gate) = (Counter(), Gate())
-        let requests = (0..<2).map { _ in Request() }
-        for request in requests {
-            try pair.server.receive(request, into: .init(rebasing: request.memory[..<1]))
+        let requests = pairs.map { _ in Request() }
+        for (pair, request) in zip(pairs, requests) {
+            try pair.server.receive(request, into: request.memory)
         }
         for (index, worker) in team.enumerated() {
             worker.begin {
@@ -96,15 +96,15 @@ enum LeaderLeavesNobody {
         switch way {
         case .timedOut: break
         case .posted: post()
-        default: try pair.client.say("x")
+        default: try pairs[0].client.say("x")
         }
         _ = eventually { left.value == 1 && team.allSatisfy { $0.isAsleep } }
-        try pair.client.say("y")
+        try pairs[1].client.say("y")
         let isLeft = !eventually(within: patience) { left.value == 2 }
         gate.open()
         close()
         for worker in team { worker.end() }
-        pair.server.close()
+        for pair in pairs { pair.server.close() }
         return isLeft
     }
 }
