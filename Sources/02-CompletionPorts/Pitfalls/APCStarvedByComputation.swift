@@ -9,6 +9,7 @@ import Stage
 public enum APCStarvedByComputation {
     /// Completions that arrive while their poster computes.
     public static let rounds = 40
+    private static let attempts = 5
     /// How long a completion takes to reach a worker, unless the machine is busy with something else.
     public static let bound = Duration.milliseconds(2)
 
@@ -21,7 +22,18 @@ public enum APCStarvedByComputation {
     }
 
     /// The poster posts a receive and computes, without a system call, until it sees that the bytes were handled.
+    ///
+    /// That it is handled at all meanwhile has to be so each time. How fast can be seen on a machine that has
+    /// processors to spare, so a slow run is repeated a few times.
     public static func fixed(_ driver: DriverKind, poster: Poster) throws -> Observation {
+        var (seen, wasMerelySlow) = try run(driver, poster)
+        for _ in 1..<attempts where wasMerelySlow { (seen, wasMerelySlow) = try run(driver, poster) }
+        return seen
+    }
+
+    private static func run(_ driver: DriverKind, _ poster: Poster) throws -> (
+        Observation, wasMerelySlow: Bool
+    ) {
         let port = try CompletionPort.on(driver, concurrency: poster == .application ? 1 : 2)
         let pair = try Pair()
         try port.associate(pair.server, key: 1)
@@ -66,13 +78,16 @@ public enum APCStarvedByComputation {
         pair.server.close()
         workers.stop()
         let quick = waits.count { $0 <= bound }
-        return Observation(
-            // A busy machine delays some of them; a poster that had to come back first would delay them all.
-            happened: gaveUp.value > 0 || handled.value < rounds || quick < rounds / 4,
+        let isStarved = gaveUp.value > 0 || handled.value < rounds
+        // A busy machine delays some of them; a poster that had to come back first would delay them all.
+        let isSlow = quick < rounds / 4
+        let observation = Observation(
+            happened: isStarved || isSlow,
             lines: [
                 "\(poster.rawValue) posts a receive and computes; the bytes come \(rounds) times",
                 "handled while the poster still computed: \(waits.count - gaveUp.value)",
                 "handled within \(bound.inMilliseconds) of the client's send: \(quick)",
             ])
+        return (observation, isSlow && !isStarved)
     }
 }
