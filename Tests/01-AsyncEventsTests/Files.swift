@@ -208,20 +208,22 @@ struct Chapter01AsyncEventsFiles {
     func nothingLeft() async {
         await #expect(processExitsWith: .success) {
             let (source, target) = (try Scratch(size: 100_000), try Scratch())
-            // The first time makes the driver, its thread and its helpers.
-            for round in 0..<20 {
-                let before = (Resources.openDescriptors, Resources.threads)
+            func round() throws {
                 try FileReader(File(source.path), blockSize: 1_000).read { _, _ in }
                 try FileCopy(from: source.path, to: target.path, blockSize: 1_000).run()
                 _ = try? FileReader(File(source.path), blockSize: 1_000).read { _, _ in
                     try? source.setSize(0)
                 }
                 try source.put(Scratch.pattern(0..<100_000), at: 0)
-                if round > 1 {
-                    #expect(eventually { Resources.openDescriptors == before.0 })
-                    #expect(Resources.threads == before.1)
-                }
             }
+            // The first rounds make the driver, its thread and its helpers.
+            for _ in 0..<5 { try round() }
+            Resources.settle()
+            let before = (Resources.openDescriptors, Resources.threads)
+            for _ in 0..<20 { try round() }
+            #expect(eventually { Resources.openDescriptors == before.0 })
+            // A helper may have started late; there are four of them at most.
+            #expect(Resources.threads <= before.1 + 4)
         }
     }
 }
