@@ -171,6 +171,8 @@ public class Driver: @unchecked Sendable {
         _ completed: inout CompletionList
     ) -> Int32 {
         var operation = first
+        // By this, not by asking for `first`: that may be complete and gone by the time of the second.
+        var isFirst = true
         var known = known
         var refusable = refusable
         var refusal: Int32 = 0
@@ -181,7 +183,7 @@ public class Driver: @unchecked Sendable {
                 known = nil
             } else {
                 // It may complete on another thread from here on: what this lane has completed goes first.
-                if operation !== first, startsBlindly || operation.operation == .transmit {
+                if !isFirst, startsBlindly || operation.operation == .transmit {
                     completed.deliver()
                 }
                 if operation.operation == .transmit, !onHelper {
@@ -228,7 +230,7 @@ public class Driver: @unchecked Sendable {
             case .failed(let code):
                 state.lock()
                 lane.pointee.ready = true
-                if refusable, operation === first,
+                if refusable, isFirst,
                     operation.operation == .send || operation.operation == .receive
                 {
                     refusal = state.note(code)
@@ -243,6 +245,7 @@ public class Driver: @unchecked Sendable {
             if let next = lane.pointee.pending.head, lane.pointee.ready || startsBlindly {
                 lane.pointee.ready = false
                 operation = next._withUnsafeGuaranteedRef { $0 }
+                isFirst = false
                 goesOn = true
             } else {
                 lane.pointee.busy = false
