@@ -45,6 +45,28 @@ extension Socket {
     }
 }
 
+extension Socket {
+    /// Posts a wish to be told that a client has come for whom no accept was pending. It waits its turn behind the
+    /// accepts that were posted before it, and takes nothing: the client stays where it is. It completes once, with
+    /// 0 bytes and the listener's key; to be told again, post it again. Accepts that were posted after it do not hold
+    /// it back, so it may also tell of a client whom one of those takes: look before you act.
+    ///
+    /// - Throws: EINVAL when this socket does not listen, EBADF when it is closed, EALREADY when the operation is
+    ///   pending.
+    ///
+    /// Win32 counterpart: `WSAEventSelect` with `FD_ACCEPT`.
+    public func noticeShortage(_ operation: Overlapped) throws(SystemError) {
+        try post(operation, .notice, .inward) { state throws(SystemError) in
+            guard state.pointee.listening else {
+                throw SystemError(EINVAL, attempted: "ask a socket that does not listen for a notice")
+            }
+        }
+    }
+
+    /// How many of the accepts that were posted here have their client and wait for its first data.
+    public var acceptsAwaitingData: Int { locked { _ in awaitingFirstData.count } }
+}
+
 /// Reads the buffer of a completed accept. Win32 counterpart: `GetAcceptExSockaddrs`.
 public struct AcceptBuffer {
     private let memory: UnsafeRawBufferPointer
@@ -152,5 +174,15 @@ extension Overlapped {
 
     final func concludeFirstData(_ answer: Int32) -> Attempt {
         answer < 0 ? .failed(-answer) : .done(bytes: Int(answer), drained: false)
+    }
+}
+
+extension Overlapped {
+    /// Looks whether a client waits, and leaves it there.
+    final func attemptShortageNotice(_ descriptor: Int32) -> Attempt {
+        var wish = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        let count = poll(&wish, 1, 0)
+        if count < 0 { return .failure(errno) }
+        return count == 0 ? .again : .done(bytes: 0, drained: false)
     }
 }

@@ -33,6 +33,7 @@ extension Overlapped {
         case .receive: return attemptReceive(descriptor)
         case .send: return attemptSend(descriptor)
         case .accept: return phase == 0 ? attemptAccept(descriptor) : attemptFirstData(descriptor)
+        case .notice: return attemptShortageNotice(descriptor)
         case .connect: return attemptConnect(descriptor)
         case .disconnect: return phase == 0 ? attemptDisconnect(descriptor) : attemptDrain(descriptor)
         case .read: return attemptRead(descriptor)
@@ -54,7 +55,8 @@ extension Overlapped {
         case .write: prepareWrite(entry, descriptor, tag)
         // These are plain calls that wait for the socket to become usable.
         case .connect, .transmit: preparePoll(entry, descriptor, UInt32(POLLOUT), tag)
-        case .disconnect, .none: preparePoll(entry, descriptor, UInt32(POLLIN) | EPOLLRDHUP.rawValue, tag)
+        case .disconnect, .notice, .none:
+            preparePoll(entry, descriptor, UInt32(POLLIN) | EPOLLRDHUP.rawValue, tag)
         }
     }
 
@@ -72,7 +74,7 @@ extension Overlapped {
         case .accept: return concludeFirstData(answer)
         case .read: return concludeRead(answer)
         case .write: return concludeWrite(answer)
-        case .connect, .transmit, .disconnect, .none:
+        case .connect, .transmit, .disconnect, .notice, .none:
             return answer < 0 ? .failed(-answer) : .again
         }
     }
@@ -88,7 +90,7 @@ extension Overlapped {
     final var isRingOperation: Bool {
         switch operation {
         case .receive, .send, .accept, .read, .write: return true
-        case .connect, .disconnect, .transmit, .none: return false
+        case .connect, .disconnect, .transmit, .notice, .none: return false
         }
     }
 }

@@ -133,6 +133,8 @@ public enum Operation: UInt8, Sendable {
     case send
     /// A connection from a listener. Win32: `AcceptEx`.
     case accept
+    /// A connection that no accept was pending for. Win32: `WSAEventSelect` with `FD_ACCEPT`.
+    case notice
     /// A connection to a listener. Win32: `ConnectEx`.
     case connect
     /// The end of a connection. Win32: `DisconnectEx`.

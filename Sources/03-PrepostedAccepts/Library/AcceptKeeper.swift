@@ -1,0 +1,63 @@
+import Kernel
+
+/// What no packet tells, a thread has to look for: it sleeps until one of its deadlines, and has no other work.
+extension AcceptPool {
+    func keep() {
+        while true {
+            let goesOn = monitor.locked {
+                while !isStopping, !nextDeadline.hasPassed { monitor.wait(until: nextDeadline) }
+                return !isStopping
+            }
+            guard goesOn else { return }
+            sweep()
+            if monitor.locked({ retryAt.hasPassed }) { resumeOne() }
+            if monitor.locked({ nextLook.hasPassed }) { shrink() }
+        }
+    }
+
+    /// Under the monitor. While others wait for a place, the keeper does not wait for its turn: it comes when the
+    /// first silent client's time is over (I3.4).
+    private var nextDeadline: Deadline {
+        var deadline = min(nextLook, retryAt)
+        if isShort, let limit = options.silenceLimit {
+            let longest = pending.lazy.filter(\.isPending).compactMap(\.socket.connectTime).max() ?? .zero
+            deadline = min(deadline, .after(limit - longest))
+        }
+        return deadline
+    }
+
+    /// Ends the clients that have held an accept for longer than allowed. Their accepts come back as cancelled.
+    ///
+    /// The monitor is held from the look to the last close: who looks and who takes an accept out of the list are
+    /// never inside it together, so no socket is closed that has meanwhile become another client's (I3.4).
+    ///
+    /// - Parameter beforeEnding: Called between the look and the closing, if anybody is to be ended. For tests.
+    /// - Returns: How many were ended.
+    @discardableResult
+    public func sweep(_ beforeEnding: () -> Void = {}) -> Int {
+        guard let limit = options.silenceLimit else { return 0 }
+        return monitor.locked {
+            let silent = pending.filter { $0.isPending && ($0.socket.connectTime ?? .zero) >= limit }
+            guard !silent.isEmpty else { return 0 }
+            beforeEnding()
+            for acceptance in silent { acceptance.socket.close() }
+            count.swept += silent.count
+            isShort = false
+            return silent.count
+        }
+    }
+
+    /// Makes the pool smaller by half, down to its initial size, when it has not been short since the last look.
+    private func shrink() {
+        let surplus = monitor.locked { () -> [Acceptance] in
+            nextLook = .after(options.lookInterval)
+            defer { wasShortSinceLastLook = false }
+            guard !wasShortSinceLastLook, size > options.initial else { return [] }
+            size = max(options.initial, size / 2)
+            // The newest: the next client gets the oldest, and an accept that is about to be taken is left alone.
+            let waiting = pending.filter { $0.socket.connectTime == nil }.sorted { $0.ticket > $1.ticket }
+            return Array(waiting.prefix(max(0, pending.count - size)))
+        }
+        for acceptance in surplus { listener.cancel(acceptance) }
+    }
+}

@@ -1,0 +1,104 @@
+import CompletionPorts
+import Kernel
+import PrepostedAccepts
+import Stage
+
+/// ⚠︎ Broken on purpose: during shutdown, what completes is thrown away unseen.
+final class BrokenShutdown: Sendable {
+    let isStopping = Gate()
+    let isBusy = Gate()
+    let mayGoOn = Gate()
+
+    func completed(_ frame: Frame, _ slot: Slot, _ bytes: Int, _ error: SystemError?) {
+        isBusy.open()
+        mayGoOn.pass()
+        // The accept has completed, so there may be a client in its socket. Nobody closes it.
+        if isStopping.isOpen { return }
+        frame.serve(slot.socket, first: slot.firstData(bytes))
+        try? slot.post(on: frame.listener)
+    }
+}
+
+/// A pool on a port of its own, whose first client holds the only worker up.
+private final class HeldUpPool: @unchecked Sendable {
+    let isBusy = Gate()
+    let mayGoOn = Gate()
+    let address: Address
+    private let pool: AcceptPool
+    private let workers: WorkerGroup
+
+    init(_ driver: DriverKind, accepts: Int) throws {
+        var options = CompletionPort.Options()
+        options.driver = driver
+        let port = try CompletionPort(concurrency: 1, options: options)
+        let listener = try Socket.listener(on: .loopback())
+        address = try listener.localAddress
+        try port.associate(listener, key: 0)
+        var limits = AcceptPool.Options()
+        limits.receiveLength = 0
+        limits.initial = accepts
+        let (isBusy, mayGoOn) = (isBusy, mayGoOn)
+        let pool = try AcceptPool(on: listener, options: limits) { arrival in
+            isBusy.open()
+            mayGoOn.pass()
+            arrival.client.socket.close()
+        }
+        self.pool = pool
+        workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
+        try pool.start()
+    }
+
+    func stop() {
+        pool.stop()
+        workers.stop()
+    }
+}
+
+/// An accept that completes during shutdown leaves its socket open.
+public enum AcceptedSocketLeak {
+    static let accepts = 10
+
+    /// For the demo and the tests.
+    public static let pitfall = Pitfall(
+        slug: "accepted-socket-leak",
+        title: "an accept that completes during shutdown leaves its socket open, and its client waiting",
+        broken: { driver in
+            let shutdown = BrokenShutdown()
+            let server = try Frame(driver, slots: accepts, room: 0, completed: shutdown.completed)
+            return try lateClients(server.address, shutdown.isBusy, shutdown.mayGoOn) {
+                shutdown.isStopping.open()
+                server.stop()
+                return server.slots.filter { $0.socket.descriptor >= 0 }.count
+            }
+        },
+        fixed: { driver in
+            let server = try HeldUpPool(driver, accepts: accepts)
+            return try lateClients(server.address, server.isBusy, server.mayGoOn) {
+                server.stop()
+                return 0
+            }
+        })
+
+    /// The only worker is held up with the first of ten clients, while the server is told to stop.
+    private static func lateClients(_ server: Address, _ isBusy: Gate, _ mayGoOn: Gate, stop: () -> Int)
+        throws -> Observation
+    {
+        let callers = try Caller.several(accepts, to: server)
+        isBusy.pass()
+        let other = startThread("lets go") {
+            _ = boundedWait(.milliseconds(50)) { Gate().pass(within: .seconds(1)) }
+            mayGoOn.open()
+        }
+        let left = stop()
+        other.join()
+        let told = callers.map { $0.isEnded(within: .milliseconds(50)) }.yes
+        for caller in callers { caller.socket.close() }
+        return Observation(
+            happened: told < accepts,
+            lines: [
+                "\(accepts) clients connect; the worker is busy with the first while the server is stopped",
+                "sockets still open when it has stopped: \(left)",
+                "clients who have heard the end: \(told) of \(accepts)",
+            ])
+    }
+}
