@@ -47,17 +47,27 @@ extension AcceptPool {
         }
     }
 
-    /// Makes the pool smaller by half, down to its initial size, when it has not been short since the last look.
+    /// Makes the pool smaller by half, down to its initial size, when it has not been short since the last look (I3.3).
+    ///
+    /// While clients come, that is all: accepts that complete are not posted again. When nobody has come, the surplus is
+    /// cancelled, the newest first, since the next client gets the oldest: an accept that is cancelled at the moment
+    /// when its client comes takes that client with it.
     private func shrink() {
         let surplus = monitor.locked { () -> [Acceptance] in
             nextLook = .after(options.lookInterval)
-            defer { wasShortSinceLastLook = false }
-            guard !wasShortSinceLastLook, size > options.initial else { return [] }
+            defer {
+                wasShortSinceLastLook = false
+                settledAtLastLook = settled
+            }
+            guard !wasShortSinceLastLook, max(size, pending.count) > options.initial else { return [] }
             size = max(options.initial, size / 2)
-            // The newest: the next client gets the oldest, and an accept that is about to be taken is left alone.
+            guard settled == settledAtLastLook else { return [] }
             let waiting = pending.filter { $0.socket.connectTime == nil }.sorted { $0.ticket > $1.ticket }
-            return Array(waiting.prefix(max(0, pending.count - size)))
+            return Array(waiting.prefix(max(0, min(pending.count - size, waiting.count - options.initial))))
         }
-        for acceptance in surplus { listener.cancel(acceptance) }
+        let held = listener.acceptsAwaitingData
+        for acceptance in surplus where listener.acceptsAwaitingData <= held {
+            listener.cancel(acceptance)
+        }
     }
 }

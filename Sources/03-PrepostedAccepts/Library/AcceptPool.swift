@@ -36,6 +36,9 @@ public final class AcceptPool: @unchecked Sendable {
     var isShort = false
     var wasShortSinceLastLook = false
     private var noticeIsPosted = false
+    /// Accepts that have come back with a client or a failure, now and at the last look.
+    private(set) var settled = 0
+    var settledAtLastLook = 0
     private var lastTicket = 0
     var backOff: Duration
     var retryAt = Deadline.never
@@ -96,6 +99,7 @@ public final class AcceptPool: @unchecked Sendable {
         let socket = acceptance.socket
         let isWelcome = monitor.locked {
             remove(acceptance)
+            if error?.code != SystemError.cancelled { settled += 1 }
             if error == nil { backOff = options.backOff }
             let isClient = error == nil && (bytes > 0 || acceptance.receiveLength == 0)
             if isClient, !isStopping {

@@ -1,0 +1,100 @@
+import Glibc
+import Kernel
+import PrepostedAccepts
+import PrepostedAcceptsPitfalls
+import Stage
+import Testing
+
+/// Loads whose traces are counted. Each is to be run in a process of its own.
+enum ManyClients {
+    /// A sanitizer keeps memory of its own, and takes its time.
+    private static let isSanitized = dlsym(nil, "__tsan_init") != nil
+
+    static func run(_ driver: DriverKind) throws {
+        Resources.raiseDescriptorLimit()
+        var options = PrepostedServer.Options()
+        options.port.driver = driver
+        options.pool.initial = 10
+        options.pool.lookInterval = .milliseconds(50)
+        let server = try PrepostedServer(options: options)
+        // The first rounds make what stays: states of handles, the heap.
+        for _ in 0..<3 {
+            try inTurn(isSanitized ? 100 : 500, server)
+            try atOnce(isSanitized ? 200 : 2_000, server)
+            try settle(server)
+        }
+        let (descriptors, memory) = (Resources.openDescriptors, Resources.residentBytes)
+        try inTurn(isSanitized ? 1_000 : 10_000, server)
+        try atOnce(isSanitized ? 200 : 2_000, server)
+        try settle(server)
+        #expect(Resources.openDescriptors == descriptors)
+        if !isSanitized {
+            let growth = Double(Resources.residentBytes - memory) / Double(memory)
+            #expect(growth < 0.01, "memory grew by \(growth * 100) %")
+        }
+        #expect(server.accepts.shortages > 0 && server.accepts.peak > 10)
+        server.stop()
+    }
+
+    private static func inTurn(_ count: Int, _ server: PrepostedServer) throws {
+        for _ in 0..<count {
+            let caller = try Caller(to: server.address)
+            try #require(try caller.isAnswered("hello"))
+            caller.socket.close()
+        }
+    }
+
+    /// All are connected before the first one speaks.
+    private static func atOnce(_ count: Int, _ server: PrepostedServer) throws {
+        let callers = try Caller.several(count, to: server.address)
+        for caller in callers { try caller.say("hello") }
+        for caller in callers { try #require(try caller.hear(5) == "hello") }
+        for caller in callers { caller.socket.close() }
+    }
+
+    /// Nobody is connected, and the pool is as large as in the beginning.
+    private static func settle(_ server: PrepostedServer) throws {
+        let isSettled = eventually(within: .seconds(5)) {
+            server.counters.connections == 0 && server.accepts.pending == 10
+        }
+        try #require(isSettled, "\(server.counters) \(server.accepts)")
+        Resources.settle()
+    }
+
+    static func stopUnderLoad(_ driver: DriverKind) throws {
+        Resources.raiseDescriptorLimit()
+        var before = (0, 0)
+        for round in 0..<(isSanitized ? 6 : 21) {
+            // The first round starts what lasts.
+            if round == 1 {
+                Resources.settle()
+                before = (Resources.openDescriptors, Resources.threads)
+            }
+            var options = PrepostedServer.Options()
+            options.port.driver = driver
+            options.workers = 2
+            // In turn with and without first data, so that accepts complete at once and late.
+            options.pool.receiveLength = round % 2 == 0 ? 0 : 64
+            let server = try PrepostedServer(options: options)
+            let address = server.address
+            let half = Gate(count: 10 + round * 4)
+            let load = startThread("burst") {
+                var callers: [Caller] = []
+                for number in 0..<100 {
+                    guard let caller = try? Caller(to: address) else { break }
+                    callers.append(caller)
+                    if number % 3 > 0 { try? caller.say("hello") }
+                    half.open()
+                }
+                for caller in callers { #expect(caller.isEnded()) }
+                for caller in callers { caller.socket.close() }
+            }
+            half.pass(within: .seconds(2))
+            server.stop()
+            load.join()
+            #expect(server.accepts.pending == 0 && server.counters.connections == 0)
+        }
+        let isClean = eventually { (Resources.openDescriptors, Resources.threads) == before }
+        #expect(isClean, "\(before) before, \((Resources.openDescriptors, Resources.threads)) after")
+    }
+}
