@@ -14,6 +14,7 @@ let parts: [(name: String, help: String)] = [
     ("echo-64", "64 connections only"),
     ("echo-1000", "1,000 connections only"),
     ("echo-10000", "10,000 connections only"),
+    ("connections", "connect, one message, close: preposted accepts beside a plain accept loop"),
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("files", "several reads in flight beside plain reads"),
     ("stress", "what is too heavy for the tests, with a verdict: stress [model]"),
@@ -41,6 +42,9 @@ do {
         terminal.say("round \(round)")
         if part == "all" || part == "packets" { try Packets.measure(into: &figures) }
         for count in connections { try Echo.measure(count, seconds: perLoad, into: &figures) }
+        if part == "all" || part == "connections" {
+            try Connections.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
     }
@@ -49,6 +53,7 @@ do {
 }
 Packets.compare(&figures)
 for count in connections { Echo.compare(&figures, count) }
+Connections.compare(&figures)
 Computing.compare(&figures)
 FileReads.compare(&figures)
 

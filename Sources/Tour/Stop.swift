@@ -21,6 +21,9 @@ struct Stop: Sendable {
         Stop(
             number: "02", title: "Completion ports", product: "02-completion-ports",
             sight: "nine steps of wake order, a blocked worker, an echo server on one port"),
+        Stop(
+            number: "03", title: "Preposted accepts", product: "03-preposted-accepts",
+            sight: "a burst against ten accepts, and an attack of silent clients"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

@@ -53,19 +53,20 @@ extension AcceptPool {
     /// cancelled, the newest first, since the next client gets the oldest: an accept that is cancelled at the moment
     /// when its client comes takes that client with it.
     private func shrink() {
+        let held = listener.acceptsAwaitingData
         let surplus = monitor.locked { () -> [Acceptance] in
             nextLook = .after(options.lookInterval)
+            let isQuiet = seenAtLastLook == (settled, held)
             defer {
                 wasShortSinceLastLook = false
-                settledAtLastLook = settled
+                seenAtLastLook = (settled, held)
             }
             guard !wasShortSinceLastLook, max(size, pending.count) > options.initial else { return [] }
             size = max(options.initial, size / 2)
-            guard settled == settledAtLastLook else { return [] }
+            guard isQuiet else { return [] }
             let waiting = pending.filter { $0.socket.connectTime == nil }.sorted { $0.ticket > $1.ticket }
             return Array(waiting.prefix(max(0, min(pending.count - size, waiting.count - options.initial))))
         }
-        let held = listener.acceptsAwaitingData
         for acceptance in surplus where listener.acceptsAwaitingData <= held {
             listener.cancel(acceptance)
         }

@@ -36,9 +36,10 @@ public final class AcceptPool: @unchecked Sendable {
     var isShort = false
     var wasShortSinceLastLook = false
     private var noticeIsPosted = false
-    /// Accepts that have come back with a client or a failure, now and at the last look.
+    /// Accepts that have come back with a client or a failure.
     private(set) var settled = 0
-    var settledAtLastLook = 0
+    /// At the last look: that number, and how many silent clients there were.
+    var seenAtLastLook = (0, 0)
     private var lastTicket = 0
     var backOff: Duration
     var retryAt = Deadline.never
@@ -71,8 +72,10 @@ public final class AcceptPool: @unchecked Sendable {
 
     /// What has happened so far, and what is pending now.
     public var counters: Counters {
-        monitor.locked {
+        let held = listener.acceptsAwaitingData
+        return monitor.locked {
             var now = count
+            now.held = held
             now.pending = pending.count
             now.resting = resting.count
             now.fresh = fresh.count

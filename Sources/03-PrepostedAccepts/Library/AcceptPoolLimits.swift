@@ -28,6 +28,8 @@ extension AcceptPool {
     public struct Counters: Sendable, Equatable {
         /// Accepts pending now, with or without a silent client.
         public var pending = 0
+        /// How many of them have a client who has said nothing yet.
+        public var held = 0
         /// Accepts put aside now, to be posted again.
         public var resting = 0
         /// Sockets that wait to be used again.
@@ -50,5 +52,8 @@ extension AcceptPool {
         public var pauses = 0
         /// Sockets that came back for another client.
         public var reused = 0
+
+        /// Nothing yet.
+        public init() {}
     }
 }

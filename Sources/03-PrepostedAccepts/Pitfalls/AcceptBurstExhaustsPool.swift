@@ -26,7 +26,10 @@ public enum AcceptBurstExhaustsPool {
         title: "a burst larger than the pool finds no accept pending, and nothing tells the server",
         broken: { driver in
             let server = try Frame(driver, slots: slow, completed: BrokenFixedPool.completed)
-            return try burst(server.address, pool: { "\(slow) accepts all the time" }, isBack: { true }) {
+            return try burst(
+                server.address, patience: Caller.glance, pool: { "\(slow) accepts all the time" },
+                isBack: { true }
+            ) {
                 server.stop()
             }
         },
@@ -47,12 +50,13 @@ public enum AcceptBurstExhaustsPool {
 
     /// Ten clients connect and take their time. Twenty more connect behind them, and speak at once.
     private static func burst(
-        _ server: Address, pool: () -> String, isBack: () -> Bool, stop: () -> Void
+        _ server: Address, patience: Duration = Gate.patience, pool: () -> String, isBack: () -> Bool,
+        stop: () -> Void
     ) throws -> Observation {
         let callers = try Caller.several(slow + quick, to: server)
         let late = callers[slow...]
         for caller in late { try caller.say("quick") }
-        let answered = try late.map { caller in try caller.hear(5, within: Caller.glance) == "quick" }.yes
+        let answered = try late.map { caller in try caller.hear(5, within: patience) == "quick" }.yes
         for caller in callers[..<slow] { try caller.say("slow") }
         let inTheEnd = try callers[..<slow].map { caller in try caller.hear(4) == "slow" }.yes
         for caller in callers { caller.socket.close() }

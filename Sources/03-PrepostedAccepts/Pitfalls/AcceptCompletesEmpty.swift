@@ -26,8 +26,10 @@ public enum AcceptCompletesEmpty {
         title: "a client leaves before its first byte, and the accept that completes with 0 bytes is lost",
         broken: { driver in
             let server = try Frame(driver, slots: accepts, completed: BrokenEmptyAccept.completed)
-            return try visitors(server.address) {
-                "sockets left open: \(server.slots.filter { $0.socket.descriptor >= 0 }.count)"
+            return try visitors(server.address, patience: Caller.glance) {
+                let left = { server.slots.filter { $0.socket.descriptor >= 0 && !$0.isPending }.count }
+                _ = eventually { left() == accepts }
+                return "sockets left open: \(left())"
             } stop: {
                 server.stop()
             }
@@ -35,14 +37,15 @@ public enum AcceptCompletesEmpty {
         fixed: { driver in
             let server = try PrepostedServer.small(driver, accepts: accepts)
             return try visitors(server.address) {
-                "announced: \(server.counters.peak), recycled: \(server.accepts.empty)"
+                _ = eventually { server.accepts.empty == accepts }
+                return "announced: \(server.counters.peak), recycled: \(server.accepts.empty)"
             } stop: {
                 server.stop()
             }
         })
 
     private static func visitors(
-        _ server: Address, facts: () -> String, stop: () -> Void
+        _ server: Address, patience: Duration = Gate.patience, facts: () -> String, stop: () -> Void
     ) throws -> Observation {
         for _ in 0..<accepts {
             let caller = try Caller(to: server)
@@ -52,7 +55,7 @@ public enum AcceptCompletesEmpty {
         }
         let line = facts()
         let honest = try Caller(to: server)
-        let isServed = try honest.isAnswered("hello", within: Caller.glance * 2)
+        let isServed = try honest.isAnswered("hello", within: patience)
         honest.socket.close()
         stop()
         return Observation(

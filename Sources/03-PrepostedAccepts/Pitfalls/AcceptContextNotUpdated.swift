@@ -52,7 +52,7 @@ public enum AcceptContextNotUpdated {
             wasRefused = error.code == ENOTCONN
             lines.append("\(error)")
         }
-        let isTold = caller.isEnded(within: Caller.glance)
+        let isTold = caller.isEnded(within: wasRefused ? Caller.glance : Gate.patience)
         lines.append("the client has \(isTold ? "heard the end" : "heard nothing of an end")")
         let expected = try? caller.socket.localAddress
         let isKnown = (try? client.remoteAddress) == expected

@@ -45,7 +45,7 @@ public enum AcceptOneAtATime {
         broken: { _ in
             let server = try BrokenAcceptLoop()
             let address = try server.listener.localAddress
-            return try burst(address) { server.stop() }
+            return try burst(address, patience: Caller.glance) { server.stop() }
         },
         fixed: { driver in
             let server = try PrepostedServer.small(driver)
@@ -53,11 +53,13 @@ public enum AcceptOneAtATime {
         })
 
     /// The first client of a burst has not made up its mind yet; all others speak at once.
-    private static func burst(_ server: Address, stop: () -> Void) throws -> Observation {
+    private static func burst(
+        _ server: Address, patience: Duration = Gate.patience, stop: () -> Void
+    ) throws -> Observation {
         let callers = try Caller.several(clients, to: server)
         for caller in callers.dropFirst() { try caller.say("hello") }
         var answered = 0
-        for caller in callers.dropFirst() where try caller.hear(5, within: Caller.glance) == "hello" {
+        for caller in callers.dropFirst() where try caller.hear(5, within: patience) == "hello" {
             answered += 1
         }
         try callers[0].say("hello")

@@ -48,8 +48,13 @@ private final class HeldUpPool: @unchecked Sendable {
         try pool.start()
     }
 
+    /// The worker goes on when the pool has begun to stop: when nobody can connect any more.
     func stop() {
-        pool.stop()
+        let pool = pool
+        let stopping = startThread("stops") { pool.stop() }
+        _ = eventually { (try? Caller(to: address)) == nil }
+        mayGoOn.open()
+        stopping.join()
         workers.stop()
     }
 }
@@ -65,32 +70,28 @@ public enum AcceptedSocketLeak {
         broken: { driver in
             let shutdown = BrokenShutdown()
             let server = try Frame(driver, slots: accepts, room: 0, completed: shutdown.completed)
-            return try lateClients(server.address, shutdown.isBusy, shutdown.mayGoOn) {
+            return try lateClients(server.address, shutdown.isBusy) {
                 shutdown.isStopping.open()
+                shutdown.mayGoOn.open()
                 server.stop()
                 return server.slots.filter { $0.socket.descriptor >= 0 }.count
             }
         },
         fixed: { driver in
             let server = try HeldUpPool(driver, accepts: accepts)
-            return try lateClients(server.address, server.isBusy, server.mayGoOn) {
+            return try lateClients(server.address, server.isBusy) {
                 server.stop()
                 return 0
             }
         })
 
     /// The only worker is held up with the first of ten clients, while the server is told to stop.
-    private static func lateClients(_ server: Address, _ isBusy: Gate, _ mayGoOn: Gate, stop: () -> Int)
+    private static func lateClients(_ server: Address, _ isBusy: Gate, stop: () -> Int)
         throws -> Observation
     {
         let callers = try Caller.several(accepts, to: server)
         isBusy.pass()
-        let other = startThread("lets go") {
-            _ = boundedWait(.milliseconds(50)) { Gate().pass(within: .seconds(1)) }
-            mayGoOn.open()
-        }
         let left = stop()
-        other.join()
         let told = callers.map { $0.isEnded(within: .milliseconds(50)) }.yes
         for caller in callers { caller.socket.close() }
         return Observation(

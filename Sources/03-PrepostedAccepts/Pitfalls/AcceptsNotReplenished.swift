@@ -21,18 +21,20 @@ public enum AcceptsNotReplenished {
         title: "a consumed accept is not replaced, and after N clients nobody gets in",
         broken: { driver in
             let server = try Frame(driver, slots: 10, completed: BrokenUnreplenished.completed)
-            return try inTurn(server.address) { server.stop() }
+            return try inTurn(server.address, patience: Caller.glance) { server.stop() }
         },
         fixed: { driver in
             let server = try PrepostedServer.small(driver)
             return try inTurn(server.address) { server.stop() }
         })
 
-    private static func inTurn(_ server: Address, stop: () -> Void) throws -> Observation {
+    private static func inTurn(_ server: Address, patience: Duration = Gate.patience, stop: () -> Void) throws
+        -> Observation
+    {
         var served = 0
         for _ in 0..<clients {
             let caller = try Caller(to: server)
-            let isServed = try caller.isAnswered("hi", within: served < 10 ? Gate.patience : Caller.glance)
+            let isServed = try caller.isAnswered("hi", within: served < 10 ? Gate.patience : patience)
             caller.socket.close()
             guard isServed else { break }
             served += 1

@@ -18,19 +18,21 @@ public enum FirstDataDropped {
         title: "the bytes that came with the accept never reach the handler of received bytes",
         broken: { driver in
             let server = try Frame(driver, slots: 1, completed: BrokenWelcome.completed)
-            return try conversation(server.address) { server.stop() }
+            return try conversation(server.address, patience: Caller.glance) { server.stop() }
         },
         fixed: { driver in
             let server = try PrepostedServer.small(driver)
             return try conversation(server.address) { server.stop() }
         })
 
-    private static func conversation(_ server: Address, stop: () -> Void) throws -> Observation {
+    private static func conversation(_ server: Address, patience: Duration = Gate.patience, stop: () -> Void)
+        throws -> Observation
+    {
         let caller = try Caller(to: server)
         try caller.say("one,")
-        let first = try caller.hear(4, within: Caller.glance)
+        let first = try caller.hear(4, within: patience)
         try caller.say("two")
-        let second = try caller.hear(3 + 4 - first.utf8.count, within: Caller.glance)
+        let second = try caller.hear(3 + 4 - first.utf8.count, within: patience)
         caller.socket.close()
         stop()
         return Observation(

@@ -7,6 +7,7 @@ import Stage
 struct BrokenSweep {
     static func run(_ slots: [Slot], limit: Duration, meanwhile: () -> Void) {
         let silent = slots.filter { ($0.socket.connectTime ?? .zero) >= limit }
+        if silent.isEmpty { return }
         meanwhile()
         // By now the accept may have been posted again, and this is another client's socket.
         for slot in silent { slot.socket.close() }
@@ -26,7 +27,7 @@ public enum SweepWalksUnlockedList {
                 if error == nil { frame.serve(slot.socket, first: slot.firstData(bytes)) }
                 try? slot.post(on: frame.listener)
             }
-            return try schedule(server.address) { meanwhile in
+            return try schedule(server.address, patience: Caller.glance) { meanwhile in
                 BrokenSweep.run(server.slots, limit: limit, meanwhile: meanwhile)
             } stop: {
                 server.stop()
@@ -43,13 +44,12 @@ public enum SweepWalksUnlockedList {
 
     /// Between the sweep's look and its closing, the silent client speaks, and another one connects.
     private static func schedule(
-        _ server: Address, sweep: (() -> Void) -> Void, stop: () -> Void
+        _ server: Address, patience: Duration = Gate.patience, sweep: (() -> Void) -> Void, stop: () -> Void
     ) throws -> Observation {
         let slow = try Caller(to: server)
-        _ = slow.isEnded(within: limit * 3)
         var next: Caller?
         var failure: SystemError?
-        sweep {
+        let meanwhile = {
             do throws(SystemError) {
                 try slow.say("here I am")
                 _ = try slow.hear(9, within: Caller.glance)
@@ -61,8 +61,13 @@ public enum SweepWalksUnlockedList {
                 failure = error
             }
         }
+        // Until the silent client's time is over, the sweep sees nobody.
+        _ = eventually {
+            sweep(meanwhile)
+            return next != nil || failure != nil
+        }
         if let failure { throw failure }
-        let isServed = try next?.isAnswered("hello", within: Caller.glance * 2) ?? false
+        let isServed = try next?.isAnswered("hello", within: patience) ?? false
         slow.socket.close()
         next?.socket.close()
         stop()
