@@ -86,7 +86,12 @@ enum ManyClients {
                     if number % 3 > 0 { try? caller.say("hello") }
                     half.open()
                 }
-                for caller in callers { #expect(caller.isEnded()) }
+                for caller in callers {
+                    // Whose handshake was under way when the listener closed is forgotten by the system itself,
+                    // and learns it from the answer to its first word.
+                    if !caller.isEnded(within: .milliseconds(500)) { try? caller.say("hello?") }
+                    #expect(caller.isEnded())
+                }
                 for caller in callers { caller.socket.close() }
             }
             half.pass(within: .seconds(2))
