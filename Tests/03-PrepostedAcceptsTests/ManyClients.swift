@@ -23,15 +23,19 @@ enum ManyClients {
             try atOnce(isSanitized ? 200 : 2_000, server)
             try settle(server)
         }
-        let (descriptors, memory) = (Resources.openDescriptors, Resources.residentBytes)
-        try inTurn(isSanitized ? 1_000 : 10_000, server)
-        try atOnce(isSanitized ? 200 : 2_000, server)
-        try settle(server)
-        #expect(Resources.openDescriptors == descriptors)
-        if !isSanitized {
-            let growth = Double(Resources.residentBytes - memory) / Double(memory)
-            #expect(growth < 0.01, "memory grew by \(growth * 100) %")
+        let descriptors = Resources.openDescriptors
+        var memory = Resources.residentBytes
+        var growth = 1.0
+        // What leaks does so every time; a heap that had not yet seen its worst moment grows once.
+        for _ in 0..<3 where growth > 0.01 {
+            try inTurn(isSanitized ? 1_000 : 10_000, server)
+            try atOnce(isSanitized ? 200 : 2_000, server)
+            try settle(server)
+            #expect(Resources.openDescriptors == descriptors)
+            growth = isSanitized ? 0 : Double(Resources.residentBytes - memory) / Double(memory)
+            memory = Resources.residentBytes
         }
+        #expect(growth <= 0.01, "memory grew by \(growth * 100) %")
         #expect(server.accepts.shortages > 0 && server.accepts.peak > 10)
         server.stop()
     }
