@@ -99,6 +99,14 @@ public final class Connection: @unchecked Sendable {
         }
     }
 
+    /// The same for an array.
+    public func notify(_ bytes: [UInt8]) throws(SystemError) {
+        let outcome = bytes.withUnsafeBytes { memory in
+            Result { () throws(SystemError) in try notify(memory) }
+        }
+        try outcome.get()
+    }
+
     /// Everything is written before the post, and after it nothing is touched: the packet may be handled already. If
     /// the post fails, no packet will come: the reference is taken back and the context goes home. (I4.3)
     private func post(

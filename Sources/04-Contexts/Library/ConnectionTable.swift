@@ -108,6 +108,10 @@ public final class ConnectionTable: @unchecked Sendable {
         return accepted
     }
 
+    /// The same for an array.
+    @discardableResult
+    public func notifyAll(_ bytes: [UInt8]) -> Int { bytes.withUnsafeBytes { notifyAll($0) } }
+
     func remove(_ connection: Connection) {
         monitor.locked { open[connection.id] = nil }
     }
