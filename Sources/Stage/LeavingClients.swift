@@ -22,7 +22,7 @@ public struct LeavingClients: Sendable {
         case inOrder
         /// Hears its answer and closes.
         case afterAnswer
-        /// Hears its answer and waits until the server closes; not for ever.
+        /// Hears its answer, waits a little for the server to close, and closes.
         case closedByServer
     }
 
@@ -84,6 +84,22 @@ public struct LeavingClients: Sendable {
         return total.report
     }
 
+    /// Plays all clients, while another thread does `disturb` again and again, with a short pause after each time.
+    public func run(disturbedBy disturb: @escaping @Sendable (_ time: Int) -> Void) -> Report {
+        let isOver = Gate()
+        let disturber = startThread("disturber") {
+            var time = 0
+            while !isOver.pass(within: .microseconds(500)) {
+                disturb(time)
+                time += 1
+            }
+        }
+        let report = run()
+        isOver.open()
+        disturber.join()
+        return report
+    }
+
     private func play(_ share: Int, as thread: Int) -> Report {
         var report = Report()
         var random = Random(state: seed &* 0x9e37_79b9_7f4a_7c15 &+ UInt64(thread + 1))
@@ -96,7 +112,7 @@ public struct LeavingClients: Sendable {
                 if let socket = try? Socket.connected(to: server, from: server.isIPv6 ? nil : local),
                     (try? socket.setBlocking(true)) != nil
                 {
-                    setPatience(socket)
+                    setPatience(LeavingClients.patience, socket)
                     present.append(socket)
                     report.connected += 1
                 } else {
@@ -132,20 +148,22 @@ public struct LeavingClients: Sendable {
             say(words, socket)
             hear(words.count, of: words, socket, &report)
             try? socket.shutDownSending()
-            waitForEnd(socket, &report)
+            if !hasEnded(socket, &report) { report.missing += 1 }
         case .afterAnswer:
             say(words, socket)
             hear(words.count, of: words, socket, &report)
         case .closedByServer:
             say(words, socket)
             hear(words.count, of: words, socket, &report)
-            waitForEnd(socket, &report)
+            setPatience(.milliseconds(20), socket)
+            _ = hasEnded(socket, &report)
         }
         socket.close()
     }
 
-    private func setPatience(_ socket: Socket) {
-        var time = timeval(tv_sec: Int(LeavingClients.patience / .seconds(1)), tv_usec: 0)
+    private func setPatience(_ patience: Duration, _ socket: Socket) {
+        let microseconds = Int(patience / .microseconds(1))
+        var time = timeval(tv_sec: microseconds / 1_000_000, tv_usec: microseconds % 1_000_000)
         setsockopt(
             socket.descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
     }
@@ -159,7 +177,9 @@ public struct LeavingClients: Sendable {
     private func nextByte(_ socket: Socket, _ ended: inout Bool) -> UInt8? {
         while true {
             var byte: UInt8 = 0
-            switch withUnsafeMutableBytes(of: &byte, { memory in Swift.Result { try socket.receiveNow(into: memory) } }) {
+            switch withUnsafeMutableBytes(
+                of: &byte, { memory in Swift.Result { try socket.receiveNow(into: memory) } })
+            {
             case .success(1): if byte != LeavingClients.notice { return byte }
             case .success(.none): return nil
             default:
@@ -181,10 +201,11 @@ public struct LeavingClients: Sendable {
         }
     }
 
-    private func waitForEnd(_ socket: Socket, _ report: inout Report) {
+    /// Waits for the server's end; says whether it has come.
+    private func hasEnded(_ socket: Socket, _ report: inout Report) -> Bool {
         var ended = false
         while nextByte(socket, &ended) != nil { report.strange += 1 }
-        if !ended { report.missing += 1 }
+        return ended
     }
 
     private struct Random {

@@ -81,12 +81,13 @@ public final class Connection: @unchecked Sendable {
     /// - Throws: ENOBUFS when too many are pending or no context is left, EBADF when the connection is closed,
     ///   ECONNRESET.
     public func notify(_ bytes: UnsafeRawBufferPointer) throws(SystemError) {
-        let hasRoom = lock.locked {
-            guard notices < Connection.maximumNotices else { return false }
+        let refusal: Int32? = lock.locked {
+            if reason != nil { return EBADF }
+            if notices >= Connection.maximumNotices { return ENOBUFS }
             notices += 1
-            return true
+            return nil
         }
-        guard hasRoom else { throw SystemError(ENOBUFS, attempted: "notify \(id)") }
+        if let refusal { throw SystemError(refusal, attempted: "notify \(id)") }
         do throws(SystemError) {
             let context = try table.context()
             let count = context.fill(bytes)
@@ -154,6 +155,13 @@ public final class Connection: @unchecked Sendable {
     }
 
     // MARK: The end
+
+    /// Asks for everything that is pending to be cancelled. It asks, no more: the packets tell, and the first that was
+    /// cancelled ends the connection.
+    ///
+    /// - Returns: false when there was nothing to cancel. That is no error, and packets may be on their way.
+    @discardableResult
+    public func cancel() -> Bool { socket.cancel() }
 
     /// Ends the connection. The first reason counts and is announced, once; a second call does nothing. What is
     /// pending comes back as cancelled, or as done if it was quicker, and each packet gives its reference back. (I4.4)

@@ -91,11 +91,8 @@ public final class ConnectionTable: @unchecked Sendable {
     /// The connection of that name; nil when it has ended. A name never comes to mean another one.
     public func find(_ id: ConnectionID) -> Connection? { monitor.locked { open[id] } }
 
-    /// All that are open at this moment, oldest first. Any of them may be closed by the time it is looked at.
-    public func snapshot() -> [Connection] {
-        let all = monitor.locked { Array(open.values) }
-        return all.sorted { $0.id < $1.id }
-    }
+    /// All that are open at this moment, in no order. Any of them may be closed by the time it is looked at.
+    public func snapshot() -> [Connection] { monitor.locked { Array(open.values) } }
 
     /// Sends to everybody who is connected now. No lock is held meanwhile, so callbacks may close and take in as they
     /// like. Returns how many posts were accepted; the others have just left, or do not read.

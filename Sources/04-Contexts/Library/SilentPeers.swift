@@ -12,7 +12,8 @@ public struct KeepAlive: Sendable, Equatable {
     public var interval: Duration
     /// Questions without an answer after which the connection is gone.
     public var probes: Int
-    /// How long bytes that were sent may go without an answer; nil leaves it to the system: a quarter of an hour.
+    /// How long bytes that were sent may go without an answer; nil leaves it to the system: a quarter of an hour. On
+    /// Linux this number, where it is set, also counts instead of `probes`: keep both in step.
     public var unanswered: Duration?
 
     /// The system's own defaults ask for the first time after two hours. These find a dead peer in one minute.

@@ -21,13 +21,14 @@ public enum ClosedTwice {
         broken: { _ in
             // A descriptor of its own, which no `Socket` knows.
             let number = eventfd(0, Int32(EFD_CLOEXEC))
+            var waiting = try WaitingClients()
             let (one, other) = (BrokenOwner(descriptor: number), BrokenOwner(descriptor: number))
             one.end()
-            let (stranger, kept) = try ReusedIdentifier.pair(withNumber: number)
+            let stranger = try waiting.accept(number: number)
             other.end()
             // The stranger has done nothing, and has no descriptor any more.
             let flags = fcntlFlags(number)
-            withExtendedLifetime((kept, stranger)) {}
+            withExtendedLifetime(stranger) {}
             return Observation(
                 happened: flags == -EBADF,
                 lines: [

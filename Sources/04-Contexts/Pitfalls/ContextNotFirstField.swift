@@ -74,6 +74,8 @@ public enum ContextNotFirstField {
         let found = packet.operation as? IOContext
         return Observation(
             happened: found !== context || found?.purpose != .receive,
-            lines: ["as a subclass: the packet's operation is the context itself, a \(found?.purpose ?? .none)"])
+            lines: [
+                "as a subclass: the packet's operation is the context itself, a \(found?.purpose ?? .none)"
+            ])
     }
 }

@@ -42,7 +42,8 @@ public enum DeadPeerUnnoticed {
             let (asked, swept) = (try Pair(), try Pair())
             let start = Deadline.now
             // The system's shortest settings: one second of silence, one question, one second for the answer.
-            try KeepAlive(idle: .seconds(1), interval: .seconds(1), probes: 1).apply(to: asked.server)
+            try KeepAlive(idle: .seconds(1), interval: .seconds(1), probes: 1, unanswered: nil).apply(
+                to: asked.server)
             try stand.table.admit(asked.server)
             try asked.client.fallSilent()
             let isFound = stand.turns(within: .seconds(8)) { stand.table.counters.announced == 1 }

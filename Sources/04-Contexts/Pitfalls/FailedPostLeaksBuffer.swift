@@ -29,7 +29,10 @@ public enum FailedPostLeaksBuffer {
             for _ in 1...100 { if (try? sender.notify(pair.server)) == nil { failed += 1 } }
             return Observation(
                 happened: failed == 100 && list.counters.inUse == 100,
-                lines: ["posts that failed: \(failed)", "contexts that nobody has and nobody gave back: \(list.counters.inUse)"])
+                lines: [
+                    "posts that failed: \(failed)",
+                    "contexts that nobody has and nobody gave back: \(list.counters.inUse)",
+                ])
         },
         fixed: { driver in
             let stand = try Stand(driver)

@@ -20,7 +20,8 @@ public enum FreeListLeaksData {
             try scenario(driver) { context, _ in BrokenMessage().text(context.contents(context.capacity)) }
         },
         fixed: { driver in
-            try scenario(driver) { context, bytes in String(decoding: context.contents(bytes), as: UTF8.self) }
+            try scenario(driver) { context, bytes in String(decoding: context.contents(bytes), as: UTF8.self)
+            }
         })
 
     /// Two clients, one after the other, through one context.

@@ -39,7 +39,8 @@ public enum FreeListOffByOne {
                 lines.append("maximum \(maximum): 20 given back, \(list.kept) kept")
                 isWrong = isWrong || list.kept > maximum
                 list.take()
-                lines.append("one taken: counted \(list.freeContexts) contexts and \(list.freeBuffers) buffers")
+                lines.append(
+                    "one taken: counted \(list.freeContexts) contexts and \(list.freeBuffers) buffers")
             }
             return Observation(happened: isWrong, lines: lines)
         },
@@ -51,7 +52,8 @@ public enum FreeListOffByOne {
                 let taken = (0..<20).compactMap { _ in list.take() }
                 for element in taken { list.giveBack(element) }
                 var count = list.counters
-                lines.append("maximum \(maximum): 20 given back, \(count.free) kept, \(count.discarded) let go")
+                lines.append(
+                    "maximum \(maximum): 20 given back, \(count.free) kept, \(count.discarded) let go")
                 isWrong = isWrong || count.free != maximum || count.discarded != 20 - maximum
                 _ = list.take()
                 count = list.counters

@@ -21,18 +21,16 @@ public enum HandleReusedWhileClosing {
         title: "a socket is closed and its number reused, and a late call lands on a stranger's connection",
         broken: { _ in
             let first = try Pair()
-            var kept: [Pair] = []
-            var stranger: Pair?
+            var waiting = try WaitingClients()
+            var stranger: (server: Socket, client: Socket, others: [Socket])?
             let number = first.server.descriptor
             let sent = try BrokenSender().send("for the first", on: first.server) {
                 // Another thread, at the worst moment.
                 first.server.close()
-                let (next, others) = try ReusedIdentifier.pair(withNumber: number)
-                stranger = next
-                kept = others
+                stranger = try waiting.accept(number: number)
             }
             let heard = try stranger?.client.hear(13) ?? ""
-            withExtendedLifetime(kept) {}
+            withExtendedLifetime(stranger) {}
             return Observation(
                 happened: sent == 13 && heard == "for the first",
                 lines: [
@@ -45,16 +43,16 @@ public enum HandleReusedWhileClosing {
             let (first, stranger) = (try Pair(), try Pair())
             let connection = try stand.table.admit(first.server)
             let words = Array("for the first".utf8)
-            let attempts = 2_000
+            let accepted = Counter()
             let refused = Counter()
             let wrong = Counter()
             // One thread posts for all it is worth, another closes in the middle of it.
-            let half = Gate()
             let poster = startThread("poster") {
-                for attempt in 0..<attempts {
-                    if attempt == attempts / 2 { half.open() }
+                let deadline = Deadline.after(Gate.patience)
+                while refused.value < 1_000, !deadline.hasPassed {
                     do throws(SystemError) {
                         try connection.notify(words)
+                        accepted.add()
                     } catch {
                         // Closed, or, before that, more notices than may be pending.
                         switch error.code {
@@ -65,17 +63,18 @@ public enum HandleReusedWhileClosing {
                     }
                 }
             }
-            half.pass()
+            let isPosting = stand.turns { accepted.value >= 500 }
             connection.close()
             try stand.table.admit(stranger.server)
             poster.join()
             let after = (try? connection.notify(words)) == nil
-            _ = stand.turns { stand.table.counters.alive <= 2 && stand.table.contexts.counters.inUse == 1 }
+            _ = stand.turns { stand.table.contexts.counters.inUse == 1 }
             let heard = try stranger.client.hear(1, within: .milliseconds(20))
             return Observation(
-                happened: !after || wrong.value > 0 || heard != "" || !stand.finish(),
+                happened: !isPosting || !after || refused.value != 1_000 || wrong.value > 0 || heard != ""
+                    || !stand.finish(),
                 lines: [
-                    "\(attempts) posts, a close in their middle: \(refused.value) refused as closed, "
+                    "a close among many posts: \(accepted.value) accepted before it, \(refused.value) refused as closed, "
                         + "\(wrong.value) went wrong otherwise",
                     "the stranger heard: \"\(heard)\"",
                 ])

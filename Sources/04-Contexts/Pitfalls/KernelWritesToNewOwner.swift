@@ -23,7 +23,8 @@ public enum KernelWritesToNewOwner {
     /// For the demo and the tests.
     public static let pitfall = Pitfall(
         slug: "kernel-writes-to-new-owner",
-        title: "a buffer is freed while a receive is pending, and the bytes are written over its next owner's",
+        title:
+            "a buffer is freed while a receive is pending, and the bytes are written over its next owner's",
         broken: { driver in
             let buffers = BrokenBuffers()
             let pair = try Pair()
@@ -51,7 +52,8 @@ public enum KernelWritesToNewOwner {
                     "a receive was pending when its buffer was given back; somebody took it and wrote \"\(words)\"",
                     "then bytes came for the receive; the new owner reads: \"\(text)\"",
                     driver == .ioUring
-                        ? "it was the kernel that wrote them" : "it was the driver's receive call that wrote them",
+                        ? "it was the kernel that wrote them"
+                        : "it was the driver's receive call that wrote them",
                 ])
         },
         fixed: { driver in

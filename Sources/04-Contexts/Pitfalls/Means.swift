@@ -137,12 +137,42 @@ final class Stand: Sendable {
         return true
     }
 
-    /// Closes every connection and handles what comes of it; says whether nothing is left.
+    /// Closes every connection and handles what comes of it; says whether nothing is pending any more, and every end
+    /// has been announced once.
     func finish() -> Bool {
         for connection in table.snapshot() { connection.close() }
-        let isClean = turns { table.counters.alive == 0 }
+        let isThrough = turns { table.contexts.counters.inUse == 0 }
         port.close()
-        return isClean && table.contexts.counters.inUse == 0
+        let ledger = table.counters
+        return isThrough && ledger.announced == ledger.opened && ends.locked { $0.count } == ledger.opened
+    }
+}
+
+/// Clients that are connected and wait to be accepted: the next accept gives the lowest number that is free, as in any
+/// server.
+struct WaitingClients {
+    private let listener: Socket
+    private var clients: [Socket] = []
+
+    init(_ count: Int = 16) throws(SystemError) {
+        listener = try Socket.listener(on: .loopback())
+        try listener.setBlocking(true)
+        let address = try listener.localAddress
+        for _ in 0..<count { clients.append(try Socket.connected(to: address)) }
+    }
+
+    /// Accepts until a connection has got that number. Returns both its ends, and those that were accepted before it.
+    mutating func accept(number: Int32) throws(SystemError) -> (
+        server: Socket, client: Socket, others: [Socket]
+    ) {
+        var others: [Socket] = []
+        while !clients.isEmpty, let server = try listener.acceptNow() {
+            let client = clients.removeFirst()
+            if server.descriptor == number { return (server, client, others) }
+            // Kept open, so that its number is taken.
+            others += [server, client]
+        }
+        throw SystemError(EAGAIN, attempted: "get descriptor \(number) again")
     }
 }
 
@@ -191,7 +221,7 @@ public enum CrashChild {
     }
 
     /// Runs the scenario in a child and says how that ended.
-    static func run(_ driver: DriverKind, clients: Int) throws -> Child.Ending {
+    public static func run(_ driver: DriverKind, clients: Int) throws -> Child.Ending {
         guard let program = Child.product("04-contexts") else {
             throw SystemError(ENOENT, attempted: "find the program 04-contexts beside this one")
         }
@@ -201,7 +231,7 @@ public enum CrashChild {
     }
 
     /// Whether it died of the touch, and not of anything else. A sanitizer turns the signal into a status of its own.
-    static func diedOfTouch(_ ending: Child.Ending) -> Bool {
+    public static func diedOfTouch(_ ending: Child.Ending) -> Bool {
         !ending.timedOut && ending.status != 0 && ending.output.contains(lastWords)
     }
 }

@@ -33,15 +33,7 @@ public enum MemoryNeverReturns {
     private static func run(_ list: FreeList<IOContext>) -> Observation {
         malloc_trim(0)
         let before = Resources.residentBytes
-        let taken = (0..<peak).compactMap { _ in list.take() }
-        let high = Resources.residentBytes - before
-        for context in taken { list.giveBack(context) }
-        return after(list, before, high)
-    }
-
-    // A function of its own: the array of taken contexts has gone by now.
-    @inline(never)
-    private static func after(_ list: FreeList<IOContext>, _ before: Int, _ high: Int) -> Observation {
+        let high = use(list) - before
         // Freed memory goes back to the allocator first; this passes it on to the system.
         malloc_trim(0)
         let left = Resources.residentBytes - before
@@ -51,5 +43,14 @@ public enum MemoryNeverReturns {
                 "\(peak) contexts of 64 KiB in use at once: \(readable(high >> 20)) MiB more than before",
                 "all given back, \(list.counters.free) kept: \(readable(max(0, left) >> 20)) MiB more than before",
             ])
+    }
+
+    /// Takes and gives back; returns the memory that was resident meanwhile. A function of its own, so that afterwards
+    /// nobody but the list has a context.
+    @inline(never)
+    private static func use(_ list: FreeList<IOContext>) -> Int {
+        let taken = (0..<peak).compactMap { _ in list.take() }
+        defer { for context in taken { list.giveBack(context) } }
+        return Resources.residentBytes
     }
 }

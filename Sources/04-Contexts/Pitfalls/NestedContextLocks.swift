@@ -56,7 +56,10 @@ public enum NestedContextLocks {
             }
             return Observation(
                 happened: stuck.value == 2,
-                lines: ["each of two workers had one lock and waited 200 ms for the other's", "stuck: \(stuck.value)"])
+                lines: [
+                    "each of two workers had one lock and waited 200 ms for the other's",
+                    "stuck: \(stuck.value)",
+                ])
         },
         fixed: { driver in
             let (one, other) = (Guarded(100), Guarded(100))
@@ -87,7 +90,8 @@ public enum NestedContextLocks {
     private static func byMessage(_ driver: DriverKind) throws -> Int {
         let port = try CompletionPort.on(driver)
         let contexts = [Guarded(0), Guarded(0)]
-        let workers = try WorkerGroup(2, on: port) { packet, _ in contexts[Int(packet.key)].locked { $0 += 1 } }
+        let workers = try WorkerGroup(2, on: port) { packet, _ in contexts[Int(packet.key)].locked { $0 += 1 }
+        }
         inThreads(2, named: "sender") { index in
             for _ in 0..<100 {
                 contexts[index].locked { _ in try? port.post(key: UInt(1 - index)) }

@@ -46,7 +46,9 @@ public enum OneLinkTwoLists {
             let after = open.names
             return Observation(
                 happened: before == ["c", "b", "a"] && after != before,
-                lines: ["open: \(before)", "\"b\" is put into the list of the late ones, too", "open: \(after)"])
+                lines: [
+                    "open: \(before)", "\"b\" is put into the list of the late ones, too", "open: \(after)",
+                ])
         },
         fixed: { _ in
             let (open, late) = (list(), list())

@@ -27,14 +27,15 @@ public enum ReusedIdentifier {
         broken: { _ in
             var names = BrokenNames()
             let first = try Pair()
+            var waiting = try WaitingClients()
             let name = names.add(first.server)
             names.remove(name)
-            let (next, others) = try pair(withNumber: name)
+            let next = try waiting.accept(number: name)
             _ = names.add(next.server)
             // A worker that still has something for the first client.
             try names.find(name)?.say("your password")
             let heard = try next.client.hear(13)
-            withExtendedLifetime(others) {}
+            withExtendedLifetime(next) {}
             return Observation(
                 happened: heard == "your password",
                 lines: [
@@ -63,17 +64,4 @@ public enum ReusedIdentifier {
                     "names given: \(names.count); \(name) finds \(found == nil ? "nobody" : "somebody")",
                 ])
         })
-
-    /// A connection whose server end has that number, and what was opened on the way to it.
-    static func pair(withNumber number: Int32) throws(SystemError) -> (Pair, [Pair]) {
-        var others: [Pair] = []
-        for _ in 1...64 {
-            let pair = try Pair()
-            if pair.server.descriptor == number { return (pair, others) }
-            // Kept open, so that its numbers are taken.
-            others.append(pair)
-        }
-        // The number is free, and may be taken on purpose as well as by chance; but chance is what is shown here.
-        throw SystemError(EAGAIN, attempted: "get descriptor \(number) again")
-    }
 }

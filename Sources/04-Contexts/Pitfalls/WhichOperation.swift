@@ -52,6 +52,9 @@ public enum WhichOperation {
         port.close()
         return Observation(
             happened: received != 3,
-            lines: ["the client said 3 bytes and was sent 5", "bytes that the worker took for received: \(received)"])
+            lines: [
+                "the client said 3 bytes and was sent 5",
+                "bytes that the worker took for received: \(received)",
+            ])
     }
 }

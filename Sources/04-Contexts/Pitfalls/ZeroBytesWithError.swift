@@ -22,7 +22,8 @@ public enum ZeroBytesWithError {
             try scenario(driver) { CloseReason(.receive, bytes: $0.bytes, error: $0.error) }
         })
 
-    private static func scenario(_ driver: DriverKind, reason: (Packet) -> CloseReason?) throws -> Observation {
+    private static func scenario(_ driver: DriverKind, reason: (Packet) -> CloseReason?) throws -> Observation
+    {
         var seen: [CloseReason?] = []
         for isReset in [false, true] {
             let pair = try Pair()
