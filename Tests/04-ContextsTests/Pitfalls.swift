@@ -25,7 +25,8 @@ struct Chapter04ContextsPitfalls {
 
     // I4.2, I4.3 does not hold.
     @Test(
-        "count-after-post: the count reaches 0 while the set-up has a share", arguments: DriverKind.permitted)
+        "count-after-post: the count falls below 0, and the context is released, while a post is under way",
+        arguments: DriverKind.permitted)
     func countAfterPost(driver: DriverKind) async throws { try await happens(CountAfterPost.pitfall, driver) }
 
     // I4.3 does not hold.

@@ -70,18 +70,15 @@ public final class Connection: @unchecked Sendable {
     // MARK: Posting
 
     /// Posts the first receive, with a context from the pool.
-    func start() throws(SystemError) {
-        try post(try table.context(), .receive) { context throws(SystemError) in
-            try context.receive(on: socket)
-        }
-    }
+    func start() throws(SystemError) { try post(try table.context(), .receive) }
 
-    /// Sends some bytes that the client has not asked for: a copy of them, as far as they fit into one context.
+    /// Sends some bytes that the client has not asked for: a copy of them.
     ///
-    /// - Throws: ENOBUFS when too many are pending or no context is left, EBADF when the connection is closed,
-    ///   ECONNRESET.
-    public func notify(_ bytes: UnsafeRawBufferPointer) throws(SystemError) {
+    /// - Throws: EMSGSIZE when they do not fit into one context, ENOBUFS when too many are pending or no context is
+    ///   left, EBADF when the connection is closed, ECONNRESET.
+    public func notify(_ bytes: [UInt8]) throws(SystemError) {
         let refusal: Int32? = lock.locked {
+            if bytes.count > IOContext.standardCapacity { return EMSGSIZE }
             if reason != nil { return EBADF }
             if notices >= Connection.maximumNotices { return ENOBUFS }
             notices += 1
@@ -90,32 +87,23 @@ public final class Connection: @unchecked Sendable {
         if let refusal { throw SystemError(refusal, attempted: "notify \(id)") }
         do throws(SystemError) {
             let context = try table.context()
-            let count = context.fill(bytes)
-            try post(context, .notice) { context throws(SystemError) in
-                try context.send(count, as: .notice, on: socket)
-            }
+            try post(context, .notice, bytes.withUnsafeBytes { context.fill($0) })
         } catch {
             lock.locked { notices -= 1 }
             throw error
         }
     }
 
-    /// The same for an array.
-    public func notify(_ bytes: [UInt8]) throws(SystemError) {
-        let outcome = bytes.withUnsafeBytes { memory in
-            Result { () throws(SystemError) in try notify(memory) }
-        }
-        try outcome.get()
-    }
-
     /// Everything is written before the post, and after it nothing is touched: the packet may be handled already. If
     /// the post fails, no packet will come: the reference is taken back and the context goes home. (I4.3)
-    private func post(
-        _ context: IOContext, _ purpose: Purpose, _ start: (IOContext) throws(SystemError) -> Void
-    ) throws(SystemError) {
+    private func post(_ context: IOContext, _ purpose: Purpose, _ bytes: Int = 0) throws(SystemError) {
         context.connection = self
         do throws(SystemError) {
-            try start(context)
+            if purpose == .receive {
+                try context.receive(on: socket)
+            } else {
+                try context.send(bytes, as: purpose, on: socket)
+            }
         } catch {
             table.finish(context)
             throw error
@@ -124,13 +112,8 @@ public final class Connection: @unchecked Sendable {
 
     // MARK: Packets
 
-    /// Handles a packet of any connection: goes on with it, or closes it.
-    static func handle(_ packet: Packet, _ context: IOContext, _ error: SystemError?) {
-        let connection = Connection.of(packet)
-        connection.advance(context, packet.bytes, error)
-    }
-
-    private func advance(_ context: IOContext, _ bytes: Int, _ error: SystemError?) {
+    /// Handles a packet of this connection: goes on with it, or closes it.
+    func handle(_ context: IOContext, _ bytes: Int, _ error: SystemError?) {
         if context.purpose == .notice { lock.locked { notices -= 1 } }
         if let reason = CloseReason(context.purpose, bytes: bytes, error: error) {
             table.finish(context)
@@ -140,13 +123,8 @@ public final class Connection: @unchecked Sendable {
             switch context.purpose {
             case .receive:
                 heard.store(monotonicNanoseconds(), ordering: .relaxed)
-                try post(context, .reply) { context throws(SystemError) in
-                    try context.send(bytes, on: socket)
-                }
-            case .reply:
-                try post(context, .receive) { context throws(SystemError) in
-                    try context.receive(on: socket)
-                }
+                try post(context, .reply, bytes)
+            case .reply: try post(context, .receive)
             case .notice, .none: table.finish(context)
             }
         } catch {

@@ -97,17 +97,13 @@ public final class ConnectionTable: @unchecked Sendable {
     /// Sends to everybody who is connected now. No lock is held meanwhile, so callbacks may close and take in as they
     /// like. Returns how many posts were accepted; the others have just left, or do not read.
     @discardableResult
-    public func notifyAll(_ bytes: UnsafeRawBufferPointer) -> Int {
+    public func notifyAll(_ bytes: [UInt8]) -> Int {
         var accepted = 0
         for connection in snapshot() {
             if (try? connection.notify(bytes)) != nil { accepted += 1 }
         }
         return accepted
     }
-
-    /// The same for an array.
-    @discardableResult
-    public func notifyAll(_ bytes: [UInt8]) -> Int { bytes.withUnsafeBytes { notifyAll($0) } }
 
     func remove(_ connection: Connection) {
         monitor.locked { open[connection.id] = nil }
@@ -152,7 +148,7 @@ public final class ConnectionTable: @unchecked Sendable {
         guard !packet.isPosted, let context = packet.operation as? IOContext, context.connection != nil else {
             return false
         }
-        Connection.handle(packet, context, error)
+        Connection.of(packet).handle(context, packet.bytes, error)
         return true
     }
 

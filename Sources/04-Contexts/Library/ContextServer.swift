@@ -55,7 +55,8 @@ public final class ContextServer: Sendable {
             port: port, maximumConnections: options.maximumConnections,
             maximumFreeContexts: options.maximumFreeContexts, closed: closed)
         self.table = table
-        let acceptor = Acceptor(listener, port, table, options.keepAlive)
+        let acceptor = Acceptor(
+            listener: listener, port: port, table: table, keepAlive: options.keepAlive)
         self.acceptor = acceptor
         try port.associate(listener, key: 0)
         workers = try WorkerGroup(options.workers, on: port) { packet, error in
@@ -77,7 +78,7 @@ public final class ContextServer: Sendable {
     /// - Returns: false when a context was not released in time: then something is wrong, and the counters say what.
     @discardableResult
     public func stop() -> Bool {
-        acceptor.stop()
+        acceptor.listener.close()
         sweep?.stop()
         let isClean = table.close()
         workers.stop()
@@ -94,20 +95,13 @@ private final class Acceptance: Overlapped, @unchecked Sendable {
 }
 
 /// Keeps accepts pending. (Chapter 03 does this properly; here a failed accept is posted again after a pause.)
-private final class Acceptor: Sendable {
-    private let listener: Socket
-    private let port: CompletionPort
-    private let table: ConnectionTable
-    private let keepAlive: KeepAlive?
+private struct Acceptor: Sendable {
+    let listener: Socket
+    let port: CompletionPort
+    let table: ConnectionTable
+    let keepAlive: KeepAlive?
     /// Microseconds after a failed accept, such as for want of a descriptor.
     private static let backOff: UInt32 = 20_000
-
-    init(_ listener: Socket, _ port: CompletionPort, _ table: ConnectionTable, _ keepAlive: KeepAlive?) {
-        self.listener = listener
-        self.port = port
-        self.table = table
-        self.keepAlive = keepAlive
-    }
 
     func post(_ acceptance: Acceptance) throws(SystemError) {
         acceptance.socket = Socket()
@@ -129,6 +123,4 @@ private final class Acceptor: Sendable {
         try? keepAlive?.apply(to: socket)
         _ = try? table.admit(socket)
     }
-
-    func stop() { listener.close() }
 }

@@ -1,4 +1,4 @@
-import CompletionPorts
+import AsyncEvents
 import Glibc
 import Kernel
 
@@ -50,7 +50,7 @@ public struct KeepAlive: Sendable, Equatable {
 /// a quarter of it later at the latest.
 public final class IdleSweep: Sendable {
     private let thread: Kernel.Thread
-    private let end = End()
+    private let end = Event(.manual)
 
     /// Starts to sweep.
     ///
@@ -58,7 +58,7 @@ public final class IdleSweep: Sendable {
     public init(_ table: ConnectionTable, limit: Duration) throws(SystemError) {
         let end = end
         thread = try Kernel.Thread("idle sweep") {
-            while !end.comes(within: limit / 4) {
+            while end.wait(until: .after(limit / 4)) == .timedOut {
                 for connection in table.snapshot() where connection.silence >= limit {
                     connection.close()
                 }
@@ -68,27 +68,7 @@ public final class IdleSweep: Sendable {
 
     /// Ends the thread and waits for it.
     public func stop() {
-        end.come()
+        end.set()
         thread.join()
-    }
-
-    private final class End: @unchecked Sendable {
-        private let monitor = Monitor()
-        private var hasCome = false  // under the monitor
-
-        func come() {
-            monitor.locked {
-                hasCome = true
-                monitor.broadcast()
-            }
-        }
-
-        func comes(within duration: Duration) -> Bool {
-            let deadline = Deadline.after(duration)
-            return monitor.locked {
-                while !hasCome { if !monitor.wait(until: deadline) { break } }
-                return hasCome
-            }
-        }
     }
 }
