@@ -16,7 +16,7 @@ let parts: [(name: String, help: String)] = [
     ("echo-10000", "10,000 connections only"),
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("files", "several reads in flight beside plain reads"),
-    ("stress", "what is too heavy for the tests, with a verdict: stress [model]"),
+    ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle]"),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
 let json = Option.output("json", "also write every figure to a file")

@@ -42,6 +42,29 @@ struct Chapter04ContextsTeardown {
         }
     }
 
+    // I4.2, I4.7
+    @Test(
+        "who is found in the table can be sent to: every post brings its packet",
+        arguments: DriverKind.permitted)
+    func foundIsAssociated(driver: DriverKind) async throws {
+        try await onAThread {
+            var options = ContextServer.Options()
+            options.port.driver = driver
+            let server = try ContextServer(options: options)
+            let table = server.table
+            // Somebody sends to whoever has just come in, all the time.
+            let report = LeavingClients(
+                to: server.address, count: 500, threads: 2, together: 5,
+                ways: [.afterAnswer, .withoutAnswer], seed: 3
+            ).run { _ in
+                for _ in 1...200 { table.notifyAll([LeavingClients.notice]) }
+            }
+            #expect(server.stop())
+            #expect(report.connected == 500)
+            #expect(table.contexts.counters.inUse == 0)
+        }
+    }
+
     @Test("nothing is left of a server: descriptors and threads are as before", arguments: names)
     func nothingIsLeft(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in

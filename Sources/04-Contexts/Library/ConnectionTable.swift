@@ -62,13 +62,28 @@ public final class ConnectionTable: @unchecked Sendable {
     /// receive. The reference that this call holds is the set-up's share: however soon the client leaves, the context
     /// stays until this call is through. (I4.2)
     ///
+    /// In the table it is from the moment on when it is associated, not before: others find it there and send to it,
+    /// and a send that completed on a socket without a port would bring no packet.
+    ///
     /// - Throws: ENOBUFS when there are too many; EBADF when the table is closed; what the first receive met. Then the
     ///   socket is closed.
     @discardableResult
     public func admit(_ socket: Socket) throws(SystemError) -> Connection {
         let connection = Connection(socket, self)
+        monitor.locked { ledger.opened += 1 }
+        do throws(SystemError) {
+            try port.associate(socket, key: connection.key)
+            try insert(connection)
+            try connection.start()
+        } catch {
+            connection.close(CloseReason(error))
+            throw error
+        }
+        return connection
+    }
+
+    private func insert(_ connection: Connection) throws(SystemError) {
         let refusal: Int32? = monitor.locked {
-            ledger.opened += 1
             if isStopping { return EBADF }
             if open.count >= maximumConnections {
                 ledger.refused += 1
@@ -77,15 +92,7 @@ public final class ConnectionTable: @unchecked Sendable {
             open[connection.id] = connection
             return nil
         }
-        do throws(SystemError) {
-            if let refusal { throw SystemError(refusal, attempted: "take a connection in") }
-            try port.associate(socket, key: connection.key)
-            try connection.start()
-        } catch {
-            connection.close(CloseReason(error))
-            throw error
-        }
-        return connection
+        if let refusal { throw SystemError(refusal, attempted: "take a connection in") }
     }
 
     /// The connection of that name; nil when it has ended. A name never comes to mean another one.
