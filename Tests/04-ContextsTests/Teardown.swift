@@ -54,13 +54,13 @@ struct Chapter04ContextsTeardown {
             let table = server.table
             // Somebody sends to whoever has just come in, all the time.
             let report = LeavingClients(
-                to: server.address, count: 500, threads: 2, together: 5,
+                to: server.address, count: 1_500, threads: 2, together: 5,
                 ways: [.afterAnswer, .withoutAnswer], seed: 3
             ).run { _ in
                 for _ in 1...200 { table.notifyAll([LeavingClients.notice]) }
             }
             #expect(server.stop())
-            #expect(report.connected == 500)
+            #expect(report.connected == 1_500)
             #expect(table.contexts.counters.inUse == 0)
         }
     }

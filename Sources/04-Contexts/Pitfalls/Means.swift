@@ -183,20 +183,25 @@ struct CompletedInQueue {
     let request: Request
 
     init(_ driver: DriverKind, _ words: String) throws(SystemError) {
-        port = try CompletionPort.on(driver)
-        let (pairs, requests) = ([try Pair(), try Pair()], [Request(), Request()])
-        for (key, pair) in pairs.enumerated() {
-            try port.associate(pair.server, key: UInt(key))
-            try pair.client.say(words)
+        // Whoever asks the system is mostly told of both at once, and takes one. If not, once more.
+        for _ in 1...50 {
+            let port = try CompletionPort.on(driver)
+            let (pairs, requests) = ([try Pair(), try Pair()], [Request(), Request()])
+            for (key, pair) in pairs.enumerated() {
+                try port.associate(pair.server, key: UInt(key))
+                try pair.client.say(words)
+            }
+            for (pair, request) in zip(pairs, requests) {
+                try pair.server.receive(request, into: request.memory)
+            }
+            let other = try port.next().key == 0 ? 1 : 0
+            if !requests[other].isPending {
+                (self.port, pair, request) = (port, pairs[other], requests[other])
+                return
+            }
+            port.close()
         }
-        for (pair, request) in zip(pairs, requests) {
-            try pair.server.receive(request, into: request.memory)
-        }
-        // Whoever asks the system is told of both, and takes one.
-        let other = try port.next().key == 0 ? 1 : 0
-        pair = pairs[other]
-        request = requests[other]
-        guard !request.isPending else { throw SystemError(EAGAIN, attempted: "complete two at once") }
+        throw SystemError(EAGAIN, attempted: "complete two at once")
     }
 }
 
