@@ -21,6 +21,9 @@ struct Stop: Sendable {
         Stop(
             number: "02", title: "Completion ports", product: "02-completion-ports",
             sight: "nine steps of wake order, a blocked worker, an echo server on one port"),
+        Stop(
+            number: "04", title: "Contexts", product: "04-contexts",
+            sight: "clients that leave at random: freed memory is touched, and every counter ends at zero"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
