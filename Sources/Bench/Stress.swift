@@ -3,7 +3,11 @@ import Stage
 
 /// What is too heavy for the tests. Each has a verdict of its own.
 enum Stress {
-    static let all: [(name: String, run: @Sendable (Terminal) throws -> Bool)] = [("model", model)]
+    static let all: [(name: String, run: @Sendable (Terminal) throws -> Bool)] = [
+        ("model", model),
+        ("teardown", Teardown.run),
+        ("idle", IdleConnections.run),
+    ]
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.
     @Sendable private static func model(_ terminal: Terminal) throws -> Bool {

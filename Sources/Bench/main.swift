@@ -17,7 +17,7 @@ let parts: [(name: String, help: String)] = [
     ("connections", "connect, one message, close: preposted accepts beside a plain accept loop"),
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("files", "several reads in flight beside plain reads"),
-    ("stress", "what is too heavy for the tests, with a verdict: stress [model]"),
+    ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle]"),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
 let json = Option.output("json", "also write every figure to a file")

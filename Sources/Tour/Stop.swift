@@ -24,6 +24,9 @@ struct Stop: Sendable {
         Stop(
             number: "03", title: "Preposted accepts", product: "03-preposted-accepts",
             sight: "a burst against ten accepts, and an attack of silent clients"),
+        Stop(
+            number: "04", title: "Contexts", product: "04-contexts",
+            sight: "clients that leave at random: freed memory is touched, and every counter ends at zero"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

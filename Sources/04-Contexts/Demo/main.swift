@@ -1,0 +1,34 @@
+import Contexts
+import ContextsPitfalls
+import Glibc
+import Kernel
+import Stage
+
+// The broken twin runs in a process of its own, which is this program again.
+CrashChild.runIfAsked()
+
+let options = Stage.Options.ofThisProgram(
+    Usage(
+        "04-contexts",
+        "1,000 clients leave at random: one server touches freed memory, the other is left with nothing.",
+        options: [.serve, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
+        pitfalls: Chapter04.pitfalls))
+let terminal = Terminal(plain: options.plain)
+
+do {
+    if options.serve != nil {
+        try serve(options, on: terminal)
+    } else if let slug = options.pitfall {
+        Pitfalls.play(slug, from: Chapter04.pitfalls, driver: options.driver, on: terminal)
+    } else {
+        let clients = Stage.Resources.clientsThatFit(options.clients ?? 1_000, descriptorsEach: 2)
+        try playBroken(clients, options.driver, on: terminal)
+        try playRight(clients, options, on: terminal)
+        try showLives(options, on: terminal)
+        showCost(on: terminal)
+    }
+} catch {
+    _ = "04-contexts: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
+    exit(1)
+}
+terminal.finish()

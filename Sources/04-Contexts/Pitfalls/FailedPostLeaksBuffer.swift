@@ -1,0 +1,62 @@
+import CompletionPorts
+import Contexts
+import Glibc
+import Kernel
+import Stage
+
+/// ⚠︎ Broken on purpose: takes a context, posts it, and thinks that its packet will bring it back.
+struct BrokenSend {
+    let contexts: FreeList<IOContext>
+
+    func notify(_ socket: Socket) throws(SystemError) {
+        guard let context = contexts.take() else { return }
+        try context.send(1, as: .notice, on: socket)
+    }
+}
+
+/// A post that fails keeps its buffer.
+public enum FailedPostLeaksBuffer {
+    /// For the demo and the tests.
+    public static let pitfall = Pitfall(
+        slug: "failed-post-leaks-buffer",
+        title: "no packet comes for a post that failed, and nobody gives its buffer back",
+        broken: { _ in
+            let list = FreeList<IOContext>(maximumFree: 16) { IOContext() }
+            let pair = try Pair()
+            pair.server.close()
+            let sender = BrokenSend(contexts: list)
+            var failed = 0
+            for _ in 1...100 { if (try? sender.notify(pair.server)) == nil { failed += 1 } }
+            return Observation(
+                happened: failed == 100 && list.counters.inUse == 100,
+                lines: [
+                    "posts that failed: \(failed)",
+                    "contexts that nobody has and nobody gave back: \(list.counters.inUse)",
+                ])
+        },
+        fixed: { driver in
+            let stand = try Stand(driver)
+            let pair = try Pair()
+            let connection = try stand.table.admit(pair.server)
+            connection.close()
+            try stand.turn()
+            let before = stand.table.contexts.counters
+            var refused = 0
+            let notice: [UInt8] = [LeavingClients.notice]
+            for _ in 1...100 {
+                do throws(SystemError) {
+                    try connection.notify(notice)
+                } catch {
+                    if error.code == EBADF { refused += 1 }
+                }
+            }
+            let after = stand.table.contexts.counters
+            return Observation(
+                happened: refused != 100 || after.inUse != before.inUse || after.free != before.free
+                    || after.made != before.made,
+                lines: [
+                    "posts that failed: \(refused)",
+                    "contexts in use before: \(before.inUse), after: \(after.inUse); made: \(after.made)",
+                ])
+        })
+}

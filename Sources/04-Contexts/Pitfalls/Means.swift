@@ -1,0 +1,242 @@
+import CKernel
+import CompletionPorts
+import Contexts
+import Glibc
+import Kernel
+import Stage
+
+/// Both ends of a TCP connection on the loopback. Neither blocks.
+public struct Pair: Sendable {
+    /// The end that a port looks after.
+    public let server: Socket
+    /// The other side.
+    public let client: Socket
+
+    /// Connects them.
+    public init() throws(SystemError) {
+        let listener = try Socket.listener(on: .loopback())
+        client = try Socket.connected(to: try listener.localAddress)
+        try listener.setBlocking(true)
+        guard let accepted = try listener.acceptNow() else {
+            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
+        }
+        server = accepted
+        listener.close()
+        try client.setNoDelay()
+        try server.setNoDelay()
+    }
+}
+
+extension Socket {
+    /// Sends a short text with a plain call. It fits into an empty socket buffer.
+    func say(_ text: String) throws(SystemError) {
+        let bytes = Array(text.utf8)
+        var sent: Int?
+        var error: SystemError?
+        bytes.withUnsafeBytes { memory in
+            do throws(SystemError) { sent = try sendNow(memory) } catch let failure { error = failure }
+        }
+        if let error { throw error }
+        guard sent == bytes.count else { throw SystemError(EAGAIN, attempted: "say \(bytes.count) bytes") }
+    }
+
+    /// Takes up to `count` bytes with plain calls: fewer only at the end of the stream or when the time is over.
+    func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> String {
+        let deadline = Deadline.after(patience)
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, count), alignment: 1)
+        defer { memory.deallocate() }
+        var heard = 0
+        while heard < count {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: memory[heard..<count])
+            if let more = try receiveNow(into: rest) {
+                if more == 0 { break }
+                heard += more
+                continue
+            }
+            var wish = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            if deadline.hasPassed { break }
+            poll(&wish, 1, Int32(clamping: deadline.remaining / 1_000_000 + 1))
+        }
+        return String(decoding: memory[..<heard], as: UTF8.self)
+    }
+
+    /// Ends the connection with a reset.
+    func abort() throws(SystemError) {
+        try setAbortiveClose()
+        close()
+    }
+
+    /// From now on nothing that is sent to this socket reaches it, and it answers nothing: as if its machine had lost
+    /// its cable. It stays open.
+    func fallSilent() throws(SystemError) {
+        // One instruction: keep 0 bytes of every packet.
+        var drop = sock_filter(code: UInt16(BPF_RET | BPF_K), jt: 0, jf: 0, k: 0)
+        let descriptor = descriptor
+        let result = withUnsafeMutablePointer(to: &drop) { filter in
+            var program = sock_fprog(len: 1, filter: filter)
+            return setsockopt(
+                descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &program,
+                socklen_t(MemoryLayout<sock_fprog>.size))
+        }
+        if result != 0 { throw SystemError(errno, attempted: "attach a filter") }
+    }
+}
+
+extension CompletionPort {
+    /// A port on one driver.
+    static func on(_ driver: DriverKind, concurrency: Int = 2) throws(SystemError) -> CompletionPort {
+        var options = Options()
+        options.driver = driver
+        return try CompletionPort(concurrency: concurrency, options: options)
+    }
+
+    /// The next packet, whether it tells of a success or a failure; an error if there is none in bounded time.
+    func next(within patience: Duration = Gate.patience) throws(SystemError) -> Packet {
+        switch dequeue(timeout: patience) {
+        case .completed(let packet), .failed(let packet, _): return packet
+        case .timedOut: throw SystemError(ETIMEDOUT, attempted: "wait for a packet")
+        case .closed: throw SystemError.closed("wait for a packet")
+        }
+    }
+}
+
+/// A port with the chapter's table, served by the calling thread: packet by packet, so that a scenario says when each
+/// is handled.
+final class Stand: Sendable {
+    let port: CompletionPort
+    let table: ConnectionTable
+    let ends: Guarded<[CloseReason]>
+
+    init(_ driver: DriverKind, maximumFreeContexts: Int = 64) throws(SystemError) {
+        port = try CompletionPort.on(driver)
+        let ends = Guarded<[CloseReason]>([])
+        self.ends = ends
+        table = ConnectionTable(port: port, maximumFreeContexts: maximumFreeContexts) { _, reason in
+            ends.locked { $0.append(reason) }
+        }
+    }
+
+    /// Handles one packet.
+    func turn() throws(SystemError) {
+        let packet = try port.next()
+        table.handle(packet, packet.error)
+    }
+
+    /// Handles packets until `isEnough`, for a bounded time; says whether it came to that.
+    func turns(within patience: Duration = Gate.patience, until isEnough: () -> Bool) -> Bool {
+        let deadline = Deadline.after(patience)
+        while !isEnough() {
+            if deadline.hasPassed { return false }
+            switch port.dequeue(timeout: .milliseconds(20)) {
+            case .completed(let packet): table.handle(packet, nil)
+            case .failed(let packet, let error): table.handle(packet, error)
+            case .timedOut: continue
+            case .closed: return isEnough()
+            }
+        }
+        return true
+    }
+
+    /// Closes every connection and handles what comes of it; says whether nothing is pending any more, and every end
+    /// has been announced once.
+    func finish() -> Bool {
+        for connection in table.snapshot() { connection.close() }
+        let isThrough = turns { table.contexts.counters.inUse == 0 }
+        port.close()
+        let ledger = table.counters
+        return isThrough && ledger.announced == ledger.opened && ends.locked { $0.count } == ledger.opened
+    }
+}
+
+/// Clients that are connected and wait to be accepted: the next accept gives the lowest number that is free, as in any
+/// server.
+struct WaitingClients {
+    private let listener: Socket
+    private var clients: [Socket] = []
+
+    init(_ count: Int = 16) throws(SystemError) {
+        listener = try Socket.listener(on: .loopback())
+        try listener.setBlocking(true)
+        let address = try listener.localAddress
+        for _ in 0..<count { clients.append(try Socket.connected(to: address)) }
+    }
+
+    /// Accepts until a connection has got that number. Returns both its ends, and those that were accepted before it.
+    mutating func accept(number: Int32) throws(SystemError) -> (
+        server: Socket, client: Socket, others: [Socket]
+    ) {
+        var others: [Socket] = []
+        while !clients.isEmpty, let server = try listener.acceptNow() {
+            let client = clients.removeFirst()
+            if server.descriptor == number { return (server, client, others) }
+            // Kept open, so that its number is taken.
+            others += [server, client]
+        }
+        throw SystemError(EAGAIN, attempted: "get descriptor \(number) again")
+    }
+}
+
+/// A receive that has completed, and whose packet is still in the queue: too late to cancel it.
+struct CompletedInQueue {
+    let port: CompletionPort
+    let pair: Pair
+    let request: Request
+
+    init(_ driver: DriverKind, _ words: String) throws(SystemError) {
+        // Whoever asks the system is mostly told of both at once, and takes one. If not, once more.
+        for _ in 1...50 {
+            let port = try CompletionPort.on(driver)
+            let (pairs, requests) = ([try Pair(), try Pair()], [Request(), Request()])
+            for (key, pair) in pairs.enumerated() {
+                try port.associate(pair.server, key: UInt(key))
+                try pair.client.say(words)
+            }
+            for (pair, request) in zip(pairs, requests) {
+                try pair.server.receive(request, into: request.memory)
+            }
+            let other = try port.next().key == 0 ? 1 : 0
+            if !requests[other].isPending {
+                (self.port, pair, request) = (port, pairs[other], requests[other])
+                return
+            }
+            port.close()
+        }
+        throw SystemError(EAGAIN, attempted: "complete two at once")
+    }
+}
+
+/// Scenarios that end in a crash run in a process of their own: the chapter's program, told which.
+public enum CrashChild {
+    static let argument = "--crash-child"
+    /// What the child says last before the touch that ends it.
+    static let lastWords = "now it is touched once more"
+
+    /// If this process was started as such a child: runs the scenario, and ends. To be called first in the program.
+    public static func runIfAsked() {
+        let words = CommandLine.arguments
+        guard words.count == 4, words[1] == argument, let driver = DriverKind(rawValue: words[2]),
+            let clients = Int(words[3])
+        else { return }
+        do {
+            try FreedWithIOPending.crash(driver, clients: clients)
+            exit(0)
+        } catch {
+            refuse("\(error)")
+        }
+    }
+
+    /// Runs the scenario in a child and says how that ended.
+    public static func run(_ driver: DriverKind, clients: Int) throws -> Child.Ending {
+        guard let program = Child.product("04-contexts") else {
+            throw SystemError(ENOENT, attempted: "find the program 04-contexts beside this one")
+        }
+        return try Child.run(
+            program, [argument, driver.rawValue, "\(clients)"],
+            environment: ["SWIFT_BACKTRACE": "enable=no"], within: .seconds(20))
+    }
+
+    /// Whether it died of the touch, and not of anything else. A sanitizer turns the signal into a status of its own.
+    public static func diedOfTouch(_ ending: Child.Ending) -> Bool {
+        !ending.timedOut && ending.status != 0 && ending.output.contains(lastWords)
+    }
+}

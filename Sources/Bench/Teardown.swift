@@ -1,0 +1,92 @@
+import CKernel
+import Contexts
+import Glibc
+import Kernel
+import Stage
+
+/// Connections that end in every way there is, in large numbers (chapter 04).
+enum Teardown {
+    static let connections = 100_000
+
+    /// 100,000 clients on each driver leave at random while the server closes, cancels and sends to all.
+    static func run(_ terminal: Terminal) throws -> Bool {
+        var holds = true
+        for driver in DriverKind.permitted {
+            var options = ContextServer.Options()
+            options.port.driver = driver
+            let announced = Guarded<[ConnectionID: Int]>([:])
+            let server = try ContextServer(options: options) { id, _ in
+                announced.locked { $0[id, default: 0] += 1 }
+            }
+            let table = server.table
+            let start = monotonicNanoseconds()
+            let report = LeavingClients(to: server.address, count: connections, threads: 4, together: 50).run
+            {
+                time in
+                if let anybody = table.snapshot().first {
+                    if time % 2 == 0 { anybody.cancel() } else { anybody.close() }
+                }
+                if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }
+            }
+            let isClean = server.stop()
+            let time = Duration.nanoseconds(Int64(monotonicNanoseconds() - start))
+            let ledger = table.counters
+            let contexts = table.contexts.counters
+            terminal.say("\(driver): \(readable(report.connected)) connections in \(readable(time))")
+            terminal.say(
+                "  announced \(readable(ledger.announced)), released \(readable(ledger.released)), "
+                    + "alive \(ledger.alive), contexts in use \(contexts.inUse)")
+            terminal.say(
+                "  bytes echoed \(readable(report.echoed)), strange \(report.strange), "
+                    + "answers missing \(report.missing), not connected \(report.unconnected)")
+            let isOnce = announced.locked { $0.count == report.connected && $0.values.allSatisfy { $0 == 1 } }
+            holds =
+                holds && isClean && isOnce && ledger.opened == report.connected
+                && ledger.released == ledger.opened && contexts.inUse == 0 && report.unconnected == 0
+                && report.strange == 0 && report.missing == 0
+        }
+        return holds
+    }
+}
+
+/// Many connections that only stand there (chapter 04).
+enum IdleConnections {
+    static let wanted = 15_000
+
+    /// The memory of an idle connection, and what thousands of them cost those that are busy.
+    static func run(_ terminal: Terminal) throws -> Bool {
+        let count = Resources.clientsThatFit(wanted, descriptorsEach: 2)
+        let server = try ContextServer()
+        let load = ClientLoad(to: server.address, connections: 64, duration: .seconds(2))
+        _ = try load.run()
+        let alone = try load.run().perSecond
+        let before = Resources.residentBytes
+        // Plain descriptors: whatever memory there is more of afterwards is the server's.
+        var clients: [Int32] = []
+        defer { for client in clients { close(client) } }
+        clients.reserveCapacity(count)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = server.address.port.bigEndian
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        for _ in 0..<count {
+            let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+            guard client >= 0 else { throw SystemError(errno, attempted: "create a client") }
+            clients.append(client)
+            let isConnected = withUnsafePointer(to: &address) {
+                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    connect(client, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+                }
+            }
+            guard isConnected else { throw SystemError(errno, attempted: "connect a client") }
+        }
+        guard eventually(within: .seconds(20), { server.table.counters.alive >= count }) else { return false }
+        let each = (Resources.residentBytes - before) / count
+        let among = try load.run().perSecond
+        terminal.say("\(readable(count)) idle connections: \(readable(each)) bytes of memory each")
+        terminal.say(
+            "64 busy ones: \(readable(alone)) round trips a second alone, \(readable(among)) among the idle ones"
+        )
+        return server.stop() && each < 2_048 && among >= 0.9 * alone
+    }
+}
