@@ -14,7 +14,7 @@ struct Stop: Sendable {
     static let all = [
         Stop(
             number: "00", title: "One thread per client", product: "00-one-thread-per-client",
-            sight: "four ways to serve the same clients, and what each costs while nobody speaks"),
+            sight: "five ways to serve the same clients, and what each costs while nobody speaks"),
         Stop(
             number: "01", title: "Async events", product: "01-async-events",
             sight: "one file, read with 1, 4 and 16 requests in flight"),

@@ -35,7 +35,7 @@ public final class FinishedOperations: CompletionTarget, @unchecked Sendable {
     /// Each of these operations may be posted again.
     public func wait(until deadline: Deadline = .never) -> [Overlapped] {
         var completed = CompletionList()
-        // With something at hand, only look: those who were busy meanwhile must not wait for those who are.
+        // With something at hand, only look: what is done must not wait for what is not.
         isWaiting = true
         driver.poll(for: self, until: arrived.isEmpty ? deadline : .now, &completed)
         isWaiting = false

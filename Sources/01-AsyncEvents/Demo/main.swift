@@ -28,6 +28,7 @@ do {
     case "read":
         guard options.words.count == 2 else { refuse("\(usage.program): read needs one FILE") }
         try measure(options.words[1])
+        try showLanes(options.words[1])
     default:
         try tellStory()
     }

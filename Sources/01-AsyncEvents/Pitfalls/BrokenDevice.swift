@@ -5,8 +5,9 @@ import Stage
 
 /// An operation that nobody guards: it can be posted while it is pending, and a post resets nothing.
 ///
-/// `Overlapped` refuses the one and does the other, so the mistakes need a mechanism of their own. This is what the
-/// structure is on Windows, where both are left to the caller.
+/// `Overlapped` refuses the one and does the other, so the mistakes need a mechanism of their own. On Windows nothing
+/// refuses the first. `ReadFile` and its like reset the event of the structure; what hands in a result by itself, as
+/// this device does, has to do that by hand.
 public final class BrokenOverlapped: @unchecked Sendable {
     private let lock = Lock()
     private var result = 0
