@@ -26,6 +26,7 @@ enum Stress {
 
     /// Runs one, or all, and returns the exit status.
     static func run(_ name: String?, _ terminal: Terminal) -> Int32 {
+        do { try IdleConnections.holdIfChild(name) } catch { refuse("bench: \(error)") }
         let chosen = all.filter { name == nil || $0.name == name }
         guard !chosen.isEmpty else {
             refuse(

@@ -54,39 +54,39 @@ enum IdleConnections {
     static let wanted = 15_000
 
     /// The memory of an idle connection, and what thousands of them cost those that are busy.
+    ///
+    /// The idle clients are a process of their own: in this one there are descriptors for one end only.
     static func run(_ terminal: Terminal) throws -> Bool {
-        let count = Resources.clientsThatFit(wanted, descriptorsEach: 2)
-        let server = try ContextServer()
+        let count = Resources.clientsThatFit(wanted, descriptorsEach: 1)
+        var options = ContextServer.Options()
+        options.maximumConnections = count + 100
+        let server = try ContextServer(options: options)
         let load = ClientLoad(to: server.address, connections: 64, duration: .seconds(2))
         _ = try load.run()
         let alone = try load.run().perSecond
         let before = Resources.residentBytes
-        // Plain descriptors: whatever memory there is more of afterwards is the server's.
-        var clients: [Int32] = []
-        defer { for client in clients { close(client) } }
-        clients.reserveCapacity(count)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = server.address.port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        for _ in 0..<count {
-            let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-            guard client >= 0 else { throw SystemError(errno, attempted: "create a client") }
-            clients.append(client)
-            let isConnected = withUnsafePointer(to: &address) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    connect(client, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
-                }
-            }
-            guard isConnected else { throw SystemError(errno, attempted: "connect a client") }
-        }
-        guard eventually(within: .seconds(20), { server.table.counters.alive >= count }) else { return false }
+        let clients = try Child(Child.ownPath, ["stress", "\(childName)\(server.address.port)-\(count)"])
+        defer { clients.send(signal: SIGKILL) }
+        guard eventually(within: .seconds(30), { server.table.counters.alive >= count }) else { return false }
         let each = (Resources.residentBytes - before) / count
         let among = try load.run().perSecond
         terminal.say("\(readable(count)) idle connections: \(readable(each)) bytes of memory each")
         terminal.say(
             "64 busy ones: \(readable(alone)) round trips a second alone, \(readable(among)) among the idle ones"
         )
+        clients.send(signal: SIGKILL)
         return server.stop() && each < 2_048 && among >= 0.9 * alone
+    }
+
+    private static let childName = "idle-clients-"
+
+    /// If this process was started to be the idle clients: connects them, and holds them until it is killed.
+    static func holdIfChild(_ name: String?) throws {
+        guard let name, name.hasPrefix(childName) else { return }
+        let numbers = name.dropFirst(childName.count).split(separator: "-").compactMap { Int($0) }
+        guard numbers.count == 2, let port = UInt16(exactly: numbers[0]) else { return }
+        let clients = try (0..<numbers[1]).map { _ in try Socket.connected(to: .loopback(port: port)) }
+        // Bounded, should the one who is to kill this process be gone.
+        withExtendedLifetime(clients) { _ = sleep(120) }
     }
 }

@@ -38,7 +38,9 @@ final class NineSteps: @unchecked Sendable {
 
     func play(on terminal: Terminal, saving options: Stage.Options) throws {
         terminal.heading("Nine steps: the newest waiter goes first")
-        terminal.say("Workers A and B, a limit of 2, three receives pending. driver: \(port.driverKind)")
+        terminal.say(
+            "Workers A and B, a limit of \(port.concurrency), three receives pending. driver: \(port.driverKind)"
+        )
         terminal.say()
 
         Recorder.start()
