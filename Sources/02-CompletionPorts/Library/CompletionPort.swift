@@ -153,11 +153,9 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
                 dropped += 1
                 continue
             }
+            let (key, bytes, code) = (operation.completionKey, operation.bytes, operation.errorCode)
             queue.append(
-                Packet(
-                    key: operation.completionKey, bytes: operation.bytes, operation: operation,
-                    isPosted: false,
-                    errorCode: operation.errorCode))
+                Packet(key: key, bytes: bytes, operation: operation, isPosted: false, errorCode: code))
         }
     }
 

@@ -49,24 +49,29 @@ public final class WorkerGroup: Sendable {
 
     private static func work(_ port: CompletionPort, _ failures: Failures, _ handler: Handler) {
         while true {
-            let packet: Packet
-            let failure: SystemError?
             switch port.dequeue() {
-            case .completed(let completed): (packet, failure) = (completed, nil)
-            case .failed(let failed, let error): (packet, failure) = (failed, error)
+            case .completed(let packet): handle(packet, nil, failures, handler)
+            case .failed(let packet, let error): handle(packet, error, failures, handler)
             case .timedOut: continue
             case .closed: return
             }
-            let identity = packet.operation?.identity ?? 0
-            do {
-                try handler(packet, failure)
-            } catch {
-                // One bad packet does not end a worker.
-                failures.count.add(1, ordering: .relaxed)
-                failures.report(error)
-            }
-            Recorder.mark(.handled, identity)
         }
+    }
+
+    @inline(__always)
+    private static func handle(
+        _ packet: Packet, _ error: SystemError?, _ failures: Failures, _ handler: Handler
+    ) {
+        // Asked before: the handler may let the operation go.
+        let identity = packet.operation?.identity ?? 0
+        do {
+            try handler(packet, error)
+        } catch {
+            // One bad packet does not end a worker.
+            failures.count.add(1, ordering: .relaxed)
+            failures.report(error)
+        }
+        Recorder.mark(.handled, identity)
     }
 
     private final class Failures: Sendable {
