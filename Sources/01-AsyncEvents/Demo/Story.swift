@@ -140,7 +140,8 @@ func showLanes(_ path: String) throws {
     }
     let recording = Recorder.stop()
     terminal.draw(recording)
-    terminal.claim("\(expected) blocks came, in the order in which they were through", holds: blocks == expected)
+    terminal.claim(
+        "\(expected) blocks came, in the order in which they were through", holds: blocks == expected)
     try options.save(
         recording, title: "Four reads in flight on one file",
         description: "While one block is being handled, the three other requests are pending.")
