@@ -182,7 +182,7 @@ public final class AcceptPool: @unchecked Sendable {
         if isStopping { monitor.broadcast() }
     }
 
-    /// Fewer than the low-water mark wait for clients: the pool grows in a burst, up to its maximum (I3.3). And the
+    /// No more than the low-water mark wait for clients: the pool grows in a burst, up to its maximum (I3.3). And the
     /// notice is posted again, as long as it would not come back at once.
     private func keepEnough() {
         let held = listener.acceptsAwaitingData
