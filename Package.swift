@@ -19,6 +19,7 @@ let chapters = [
     Chapter(folder: "02-CompletionPorts", product: "02-completion-ports", uses: ["AsyncEvents"]),
     Chapter(folder: "03-PrepostedAccepts", product: "03-preposted-accepts", uses: ["CompletionPorts"]),
     Chapter(folder: "04-Contexts", product: "04-contexts", uses: ["AsyncEvents", "CompletionPorts"]),
+    Chapter(folder: "06-Framing", product: "06-framing", uses: ["CompletionPorts", "Contexts"]),
 ]
 
 let strict: [SwiftSetting] = [
@@ -46,7 +47,9 @@ var targets: [Target] = [
         swiftSettings: strict),
     .executableTarget(
         name: "Bench",
-        dependencies: foundation + ["Stage", "CKernel"] + chapters.map { .target(name: $0.module) },
+        // What chapter 06's tests feed its reader with, `bench stress` does for longer.
+        dependencies: foundation + ["Stage", "CKernel", "FramingPitfalls"]
+            + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),
 ]
 var products: [Product] = [
