@@ -1,0 +1,46 @@
+import Contexts
+import Reordering
+
+/// What a program does with the messages of a connection. One object for each connection.
+///
+/// All calls come one after the other, in the order of the stream, whatever the number of workers. (I6.5) No lock is held
+/// meanwhile. What is lent is lent for the call.
+public protocol FrameHandler<Codec>: AnyObject, Sendable {
+    /// How the messages are framed.
+    associatedtype Codec: FrameCodec
+
+    /// The connection stands. The first call.
+    func opened(_ connection: FramedConnection<Codec>)
+    /// The next message.
+    func received(_ message: RawSpan, on connection: FramedConnection<Codec>)
+    /// The next bytes of those that ``FramedConnection/passThrough(_:)`` has asked for: these of the chunk's contents.
+    /// Whoever needs them longer than the call keeps the chunk.
+    func passed(_ bytes: Range<Int>, of chunk: Chunk, on connection: FramedConnection<Codec>)
+    /// The stream is not what it should be, or has ended within a frame. No message comes after this.
+    ///
+    /// Without a word from the handler the connection finishes: what is to be sent is sent, what still comes is thrown
+    /// away, up to a limit.
+    func failed(_ connection: FramedConnection<Codec>, _ error: FrameError)
+    /// The other side sends no more, and its last frame is whole. Without a word from the handler the connection
+    /// finishes.
+    func ended(_ connection: FramedConnection<Codec>)
+    /// A send that was given this token has been handed to the system, whole.
+    func sent(_ token: Int, on connection: FramedConnection<Codec>)
+    /// The connection is over. The last call, exactly one.
+    func closed(_ connection: FramedConnection<Codec>, _ reason: CloseReason)
+}
+
+extension FrameHandler {
+    /// Does nothing.
+    public func opened(_ connection: FramedConnection<Codec>) {}
+    /// Does nothing.
+    public func passed(_ bytes: Range<Int>, of chunk: Chunk, on connection: FramedConnection<Codec>) {}
+    /// Finishes the connection.
+    public func failed(_ connection: FramedConnection<Codec>, _ error: FrameError) { connection.finish() }
+    /// Finishes the connection.
+    public func ended(_ connection: FramedConnection<Codec>) { connection.finish() }
+    /// Does nothing.
+    public func sent(_ token: Int, on connection: FramedConnection<Codec>) {}
+    /// Does nothing.
+    public func closed(_ connection: FramedConnection<Codec>, _ reason: CloseReason) {}
+}

@@ -1,0 +1,210 @@
+import Contexts
+import Glibc
+import Kernel
+import Reordering
+
+/// A connection that speaks in messages: a reader on the one side, and on the other a buffer that collects the answers to
+/// all whole messages of one chunk, so that they leave with one send.
+///
+/// It is the handler of a stream, which calls it in order and never twice at once: that is why nothing here is locked.
+/// (I6.5) What may be called from anywhere says so.
+///
+/// A chunk whose messages were answered is kept until the answers are handed to the system. So a client that does not
+/// read its answers is not read from, and what it costs has a bound.
+public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecked Sendable {
+    /// How the messages are framed.
+    public let codec: Codec
+    private let reader: FrameReader<Codec>
+    // A circle while the connection is open: `closed` lets go.
+    private var handler: (any FrameHandler<Codec>)?
+    private var connection: StreamConnection?
+    private var answers: SplitBuffer
+    private let answersAtOnce: Int
+    /// Chunks that wait for their answers to be sent, in the order of the sends.
+    private var kept = CircularQueue<Chunk>()
+    private var failure: FrameError?
+    private var discarded = 0
+
+    /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
+    public static var standardBatch: Int { 16_384 }
+    /// After an error so many bytes are thrown away while the client has not closed; then this side does.
+    public static var discardLimit: Int { 1 << 20 }
+    /// The token of answers; those of the handler are not negative.
+    private static var answersToken: Int { -1 }
+
+    /// Messages for a handler. To be given to a hub as the handler of one stream.
+    public init(_ codec: Codec, handler: any FrameHandler<Codec>) {
+        self.codec = codec
+        self.handler = handler
+        reader = FrameReader(codec)
+        answersAtOnce = max(FramedConnection.standardBatch, codec.maximumFrameLength)
+        answers = SplitBuffer(limit: answersAtOnce)
+    }
+
+    /// The stream beneath: its name, its socket, files to transmit, tickets. Nil before `opened` and after `closed`.
+    public var stream: StreamConnection? { connection }
+
+    /// What is wrong with what the client has sent; nil when nothing is.
+    public var error: FrameError? { failure }
+
+    /// What the reader has done. In the handler's calls only.
+    public var counters: FrameReader<Codec>.Counters { reader.counters }
+
+    /// The most memory that was needed for frames that came in pieces. In the handler's calls only.
+    public var peakCapacity: Int { reader.peakCapacity }
+
+    // MARK: Sending
+
+    /// Answers. In the handler's calls only; from `received` it leaves together with the other answers to the chunk.
+    ///
+    /// - Throws: What is wrong with the message, such as its length.
+    public func reply(_ message: RawSpan) throws(FrameError) {
+        do throws(FrameError) {
+            try codec.append(message, to: &answers)
+        } catch {
+            guard case .bufferFull = error.fault, !answers.isEmpty else { throw error }
+            flush()
+            try codec.append(message, to: &answers)
+        }
+    }
+
+    /// Answers with a text.
+    public func reply(_ text: String) throws(FrameError) {
+        let bytes = Array(text.utf8)
+        try reply(bytes.span.bytes)
+    }
+
+    /// Sends a message by itself. From any thread, from `opened` on. What was replied in the handler's present call goes
+    /// out at its end, and so behind this, unless `flush` comes first.
+    ///
+    /// - Parameter token: If not nil, and not negative, the handler is told when it has been handed to the system.
+    /// - Throws: ENOBUFS when too much is pending, EMSGSIZE when the codec cannot frame the message, EBADF after `close`,
+    ///   ESHUTDOWN after `finish`.
+    public func send(_ message: RawSpan, token: Int? = nil) throws(SystemError) {
+        guard let connection else { throw SystemError(ENOTCONN, attempted: "send a message") }
+        precondition(token.map { $0 >= 0 } ?? true, "tokens are not negative")
+        var frame = SplitBuffer(limit: message.byteCount + 16)
+        guard (try? codec.append(message, to: &frame)) != nil else {
+            throw SystemError(EMSGSIZE, attempted: "frame \(message.byteCount) bytes")
+        }
+        try frame.withBytes { bytes throws(SystemError) in
+            try FramedConnection.send(bytes, on: connection, token: token)
+        }
+    }
+
+    /// Sends the answers so far, at once. In the handler's calls only.
+    public func flush() { _ = flush(token: nil) }
+
+    /// Returns whether something was sent.
+    private func flush(token: Int?) -> Bool {
+        guard !answers.isEmpty, let connection else { return false }
+        defer { answers.removeAll() }
+        do throws(SystemError) {
+            try answers.withBytes { bytes throws(SystemError) in
+                try FramedConnection.send(bytes, on: connection, token: token)
+            }
+            return true
+        } catch {
+            // An answer that is not sent would be missed: the stream has no holes. It ends here.
+            connection.close(CloseReason(error))
+            return false
+        }
+    }
+
+    private static func send(
+        _ bytes: RawSpan, on connection: StreamConnection, token: Int?
+    ) throws(SystemError) {
+        let result = bytes.withUnsafeBytes { bytes in
+            Result { () throws(SystemError) in try connection.send(bytes, token: token) }
+        }
+        try result.get()
+    }
+
+    // MARK: Receiving
+
+    /// The next `count` bytes of the stream are no messages: they go to the handler's `passed`, as they come. In the
+    /// handler's calls only.
+    public func passThrough(_ count: Int) { reader.passThrough(count) }
+
+    /// Sends what is to be sent, and then says that this side sends no more; closes when the other side has ended, too.
+    public func finish() {
+        flush()
+        connection?.finish()
+    }
+
+    /// Ends the connection at once. Nothing is delivered any more. From any thread.
+    public func close(_ reason: CloseReason = .cancelled) { connection?.close(reason) }
+
+    // MARK: What the stream calls
+
+    /// The connection stands.
+    public func opened(_ connection: StreamConnection) {
+        self.connection = connection
+        handler?.opened(self)
+        flush()
+    }
+
+    /// The next chunk: all its messages, then all their answers with one send.
+    public func received(_ chunk: Chunk, on connection: StreamConnection) {
+        guard let handler else { return }
+        guard failure == nil else { return discard(chunk, connection) }
+        do throws(FrameError) {
+            // The chunk is this call's until it returns.
+            try reader.read(
+                chunk.contents.bytes,
+                raw: { handler.passed($0, of: chunk, on: self) },
+                message: { message in
+                    // A handler that has closed gets no more.
+                    handler.received(message, on: self)
+                })
+        } catch {
+            failure = error
+            handler.failed(self, error)
+        }
+        if flush(token: FramedConnection.answersToken) {
+            chunk.keep()
+            kept.append(chunk)
+        }
+    }
+
+    private func discard(_ chunk: Chunk, _ connection: StreamConnection) {
+        discarded += chunk.contents.count
+        if discarded > FramedConnection.discardLimit { connection.close() }
+    }
+
+    /// The other side sends no more.
+    public func ended(_ connection: StreamConnection) {
+        guard let handler else { return }
+        if failure == nil {
+            do throws(FrameError) {
+                try reader.endOfStream()
+                handler.ended(self)
+            } catch {
+                failure = error
+                handler.failed(self, error)
+            }
+        }
+        flush()
+        // Whatever the handler has said after an error: the other side is gone.
+        if failure != nil { connection.finish() }
+    }
+
+    /// A send is through.
+    public func sent(_ token: Int, on connection: StreamConnection) {
+        guard token == FramedConnection.answersToken else {
+            handler?.sent(token, on: self)
+            flush()
+            return
+        }
+        kept.popFirst()?.giveBack()
+    }
+
+    /// The connection is over: everything goes.
+    public func closed(_ connection: StreamConnection, _ reason: CloseReason) {
+        while let chunk = kept.popFirst() { chunk.giveBack() }
+        let last = handler
+        handler = nil
+        last?.closed(self, reason)
+        self.connection = nil
+    }
+}
