@@ -19,7 +19,10 @@ let chapters = [
     Chapter(folder: "02-CompletionPorts", product: "02-completion-ports", uses: ["AsyncEvents"]),
     Chapter(folder: "03-PrepostedAccepts", product: "03-preposted-accepts", uses: ["CompletionPorts"]),
     Chapter(folder: "04-Contexts", product: "04-contexts", uses: ["AsyncEvents", "CompletionPorts"]),
-    Chapter(folder: "06-Framing", product: "06-framing", uses: ["CompletionPorts", "Contexts"]),
+    Chapter(
+        folder: "05-Reordering", product: "05-reordering",
+        uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),
+    Chapter(folder: "06-Framing", product: "06-framing", uses: ["CompletionPorts", "Contexts", "Reordering"]),
 ]
 
 let strict: [SwiftSetting] = [

@@ -59,6 +59,7 @@ struct Chapter06FramingCodecs {
         #expect(read("a\rb\n") == messages("a\rb"))
         #expect(read("12345\n") == messages("12345"))
         #expect(read("12345\r\n") == messages("12345"))
+        #expect(read("1234\r\r\n") == messages("1234"))
         #expect(read("a\n123456\n").error == FrameError(.lineTooLong(maximum: 5), at: 7))
         #expect(read("a\n12345\rx").error == FrameError(.lineTooLong(maximum: 5), at: 7))
         #expect(read("a\n12345\r").error == FrameError(.endedInside(have: 6, of: nil), at: 8))

@@ -102,12 +102,12 @@ struct Chapter06FramingReader {
                 var log: [Int] = []
                 var passed = 0
                 for part in [0..<first, first..<second, second..<stream.count] {
+                    let chunk = Array(stream[part])
                     try reader.read(
-                        stream.span.bytes.extracting(part),
-                        raw: { bytes in
-                            passed += bytes.byteCount
-                            #expect(
-                                bytes.byteCount > 0 && bytes.withUnsafeBytes { $0.allSatisfy { $0 == 255 } })
+                        chunk.span.bytes,
+                        raw: { range in
+                            passed += range.count
+                            #expect(!range.isEmpty && chunk[range].allSatisfy { $0 == 255 })
                         },
                         message: { message in
                             let count = Int(message.unsafeLoad(as: UInt8.self))

@@ -9,7 +9,7 @@ public struct ConnectionID: Hashable, Comparable, Sendable, CustomStringConverti
     private static let last = Atomic<UInt64>(0)
 
     /// The next name. At a million connections a second they last for half a million years.
-    static func next() -> ConnectionID {
+    public static func next() -> ConnectionID {
         ConnectionID(number: last.add(1, ordering: .relaxed).newValue)
     }
 

@@ -28,3 +28,11 @@ public enum FrameExtent: Equatable, Sendable {
     /// The beginning of one; how long it is going to be, where that is known.
     case partial(of: Int?)
 }
+
+/// A byte of the two taken together: a header, or an end of line, may be cut as well.
+@inline(__always)
+func byteOf(_ held: RawSpan, _ next: RawSpan, at index: Int) -> UInt8 {
+    index < held.byteCount
+        ? held.unsafeLoad(fromByteOffset: index, as: UInt8.self)
+        : next.unsafeLoad(fromByteOffset: index - held.byteCount, as: UInt8.self)
+}

@@ -49,11 +49,11 @@ public final class FrameReader<Codec: FrameCodec> {
     ///
     /// - Parameters:
     ///   - bytes: The next chunk, of any size.
-    ///   - raw: Gets the bytes that ``passThrough(_:)`` has asked for, as they come.
+    ///   - raw: Gets the bytes that ``passThrough(_:)`` has asked for, as they come: which of `bytes` they are.
     ///   - message: Gets each message. It may call ``passThrough(_:)`` and ``stop()``, but not `read`.
     /// - Throws: What is wrong with the stream; again so on every later call.
     public func read(
-        _ bytes: RawSpan, raw: (RawSpan) -> Void = { _ in }, message: (RawSpan) -> Void
+        _ bytes: RawSpan, raw: (Range<Int>) -> Void = { _ in }, message: (RawSpan) -> Void
     ) throws(FrameError) {
         if let failure { throw failure }
         precondition(!isLending, "a reader reads on when what it has lent is given back")
@@ -65,8 +65,8 @@ public final class FrameReader<Codec: FrameCodec> {
                 rawBytesLeft -= count
                 offset += count
                 counters.rawBytes += count
+                lend { raw(position..<position + count) }
                 position += count
-                lend { raw(rest.extracting(first: count)) }
                 continue
             }
             switch try scan(rest) {

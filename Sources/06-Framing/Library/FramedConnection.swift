@@ -2,12 +2,14 @@ import Contexts
 import Glibc
 import Kernel
 import Reordering
+import Synchronization
 
 /// A connection that speaks in messages: a reader on the one side, and on the other a buffer that collects the answers to
 /// all whole messages of one chunk, so that they leave with one send.
 ///
 /// It is the handler of a stream, which calls it in order and never twice at once: that is why nothing here is locked.
-/// (I6.5) What may be called from anywhere says so.
+/// (I6.5) What may be called from anywhere says so. Whoever keeps this object beyond `closed` keeps the stream from being
+/// released.
 ///
 /// A chunk whose messages were answered is kept until the answers are handed to the system. So a client that does not
 /// read its answers is not read from, and what it costs has a bound.
@@ -15,15 +17,18 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// How the messages are framed.
     public let codec: Codec
     private let reader: FrameReader<Codec>
-    // A circle while the connection is open: `closed` lets go.
+    /// Let go when the connection is over, so that it and this object may refer to each other.
     private var handler: (any FrameHandler<Codec>)?
+    /// Set once, before the handler hears of this object.
     private var connection: StreamConnection?
     private var answers: SplitBuffer
-    private let answersAtOnce: Int
     /// Chunks that wait for their answers to be sent, in the order of the sends.
     private var kept = CircularQueue<Chunk>()
     private var failure: FrameError?
     private var discarded = 0
+    /// This side has closed: from any thread.
+    private let isClosed = Atomic<Bool>(false)
+    private let ledger: FrameLedger?
 
     /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
     public static var standardBatch: Int { 16_384 }
@@ -33,18 +38,20 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     private static var answersToken: Int { -1 }
 
     /// Messages for a handler. To be given to a hub as the handler of one stream.
-    public init(_ codec: Codec, handler: any FrameHandler<Codec>) {
+    ///
+    /// - Parameter ledger: Counts what is read here, together with other connections.
+    public init(_ codec: Codec, handler: any FrameHandler<Codec>, ledger: FrameLedger? = nil) {
         self.codec = codec
         self.handler = handler
+        self.ledger = ledger
         reader = FrameReader(codec)
-        answersAtOnce = max(FramedConnection.standardBatch, codec.maximumFrameLength)
-        answers = SplitBuffer(limit: answersAtOnce)
+        answers = SplitBuffer(limit: max(FramedConnection.standardBatch, codec.maximumFrameLength))
     }
 
-    /// The stream beneath: its name, its socket, files to transmit, tickets. Nil before `opened` and after `closed`.
+    /// The stream beneath: its name, its socket, files to transmit, tickets. Nil before `opened`.
     public var stream: StreamConnection? { connection }
 
-    /// What is wrong with what the client has sent; nil when nothing is.
+    /// What is wrong with what the other side has sent; nil when nothing is. In the handler's calls only.
     public var error: FrameError? { failure }
 
     /// What the reader has done. In the handler's calls only.
@@ -105,8 +112,9 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
             }
             return true
         } catch {
-            // An answer that is not sent would be missed: the stream has no holes. It ends here.
-            connection.close(CloseReason(error))
+            // An answer that is not sent would be missed: the stream has no holes. It ends here, unless this side has said
+            // already that it sends no more.
+            if error.code != ESHUTDOWN { connection.close(CloseReason(error)) }
             return false
         }
     }
@@ -133,7 +141,10 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     }
 
     /// Ends the connection at once. Nothing is delivered any more. From any thread.
-    public func close(_ reason: CloseReason = .cancelled) { connection?.close(reason) }
+    public func close(_ reason: CloseReason = .cancelled) {
+        isClosed.store(true, ordering: .relaxed)
+        connection?.close(reason)
+    }
 
     // MARK: What the stream calls
 
@@ -148,23 +159,30 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     public func received(_ chunk: Chunk, on connection: StreamConnection) {
         guard let handler else { return }
         guard failure == nil else { return discard(chunk, connection) }
+        let before = reader.counters
         do throws(FrameError) {
             // The chunk is this call's until it returns.
             try reader.read(
                 chunk.contents.bytes,
                 raw: { handler.passed($0, of: chunk, on: self) },
                 message: { message in
-                    // A handler that has closed gets no more.
+                    if isClosed.load(ordering: .relaxed) { return reader.stop() }
                     handler.received(message, on: self)
                 })
         } catch {
-            failure = error
-            handler.failed(self, error)
+            fail(handler, error)
         }
+        ledger?.add(reader.counters, since: before)
         if flush(token: FramedConnection.answersToken) {
             chunk.keep()
             kept.append(chunk)
         }
+    }
+
+    private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {
+        failure = error
+        ledger?.add(error)
+        handler.failed(self, error)
     }
 
     private func discard(_ chunk: Chunk, _ connection: StreamConnection) {
@@ -180,12 +198,11 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
                 try reader.endOfStream()
                 handler.ended(self)
             } catch {
-                failure = error
-                handler.failed(self, error)
+                fail(handler, error)
             }
         }
         flush()
-        // Whatever the handler has said after an error: the other side is gone.
+        // After an error nothing is left to wait for.
         if failure != nil { connection.finish() }
     }
 
@@ -205,6 +222,5 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         let last = handler
         handler = nil
         last?.closed(self, reason)
-        self.connection = nil
     }
 }

@@ -48,7 +48,7 @@ public struct LengthPrefixed: FrameCodec, Hashable {
         // At most 32 bits without a sign, in 64: it cannot be negative, and adding to it cannot overflow.
         var announced = 0
         for index in 0..<header {
-            let byte = byte(order == .bigEndian ? index : header - 1 - index, held, next)
+            let byte = byteOf(held, next, at: order == .bigEndian ? index : header - 1 - index)
             announced = announced << 8 | Int(byte)
         }
         let overhead = countsHeader ? header : 0
@@ -60,14 +60,6 @@ public struct LengthPrefixed: FrameCodec, Hashable {
         }
         let length = header + announced - overhead
         return present < length ? .partial(of: length) : .whole(length: length, message: header..<length)
-    }
-
-    /// The header may be cut as well: each of its bytes is looked for where it lies.
-    @inline(__always)
-    private func byte(_ index: Int, _ held: RawSpan, _ next: RawSpan) -> UInt8 {
-        index < held.byteCount
-            ? held.unsafeLoad(fromByteOffset: index, as: UInt8.self)
-            : next.unsafeLoad(fromByteOffset: index - held.byteCount, as: UInt8.self)
     }
 
     /// Writes header and message.

@@ -2,7 +2,8 @@ import Glibc
 
 /// Frames that end with the end of a line, for people with `nc` and for programs that speak in text.
 ///
-/// LF ends a line; a CR right before it belongs to the end, whoever sent it.
+/// LF ends a line. CRs right before it belong to the end, whoever sent it: so what was read as a line can be written as
+/// one.
 public struct Lines: FrameCodec, Hashable {
     /// What is written behind a line.
     public enum End: Sendable, CaseIterable {
@@ -40,14 +41,14 @@ public struct Lines: FrameCodec, Hashable {
             // So many bytes and no end: nor would one more byte help, unless it ends a line that is just full.
             let present = held.byteCount + looked.byteCount
             let isFull = present > maximumLength
-            let mayEnd = present == maximumLength + 1 && last(held, looked) == Lines.cr
+            let mayEnd = present == maximumLength + 1 && byteOf(held, looked, at: present - 1) == Lines.cr
             guard !isFull || mayEnd else {
                 throw FrameError(.lineTooLong(maximum: maximumLength), at: maximumLength)
             }
             return .partial(of: nil)
         }
         var count = held.byteCount + index
-        if count > 0, last(held, looked.extracting(first: index)) == Lines.cr { count -= 1 }
+        while count > 0, byteOf(held, looked, at: count - 1) == Lines.cr { count -= 1 }
         guard count <= maximumLength else {
             throw FrameError(.lineTooLong(maximum: maximumLength), at: maximumLength)
         }
@@ -59,13 +60,6 @@ public struct Lines: FrameCodec, Hashable {
             return nil
         }
         return UnsafeRawPointer(found) - base
-    }
-
-    /// The last byte of the two taken together.
-    private func last(_ held: RawSpan, _ next: RawSpan) -> UInt8? {
-        if next.byteCount > 0 { return next.unsafeLoad(fromByteOffset: next.byteCount - 1, as: UInt8.self) }
-        if held.byteCount > 0 { return held.unsafeLoad(fromByteOffset: held.byteCount - 1, as: UInt8.self) }
-        return nil
     }
 
     /// Writes a line and its end.
@@ -80,7 +74,7 @@ public struct Lines: FrameCodec, Hashable {
         if let index = message.withUnsafeBytes({ position(of: Lines.lf, in: $0) }) {
             throw FrameError(.lineEndInside, at: index)
         }
-        if last(message, message.extracting(first: 0)) == Lines.cr {
+        if count > 0, message.unsafeLoad(fromByteOffset: count - 1, as: UInt8.self) == Lines.cr {
             throw FrameError(.lineEndInside, at: count - 1)
         }
         guard count + (end == .lf ? 1 : 2) <= buffer.limit - buffer.count else {

@@ -135,8 +135,8 @@ public struct PlainReference {
                 return outcome
             }
             var line = stream[place..<end]
-            if line.last == 13 { line.removeLast() }
-            if line.count > maximum {
+            while line.last == 13 { line.removeLast() }
+            if line.count > maximum || end - place > maximum + 1 {
                 outcome.error = FrameError(.lineTooLong(maximum: maximum), at: place + maximum)
                 return outcome
             }

@@ -1,0 +1,109 @@
+import Contexts
+import Kernel
+import Reordering
+import Synchronization
+
+/// What many connections have read. Any thread may look.
+public final class FrameLedger: Sendable {
+    private let messageCount = Atomic<Int>(0)
+    private let joinedCount = Atomic<Int>(0)
+    private let malformedCount = Atomic<Int>(0)
+    private let cutCount = Atomic<Int>(0)
+
+    /// A ledger without entries.
+    public init() {}
+
+    /// Messages delivered.
+    public var messages: Int { messageCount.load(ordering: .acquiring) }
+    /// Those of them that came in several pieces.
+    public var joined: Int { joinedCount.load(ordering: .acquiring) }
+    /// Streams that were not what they should be.
+    public var malformed: Int { malformedCount.load(ordering: .acquiring) }
+    /// Streams that ended within a frame.
+    public var cutShort: Int { cutCount.load(ordering: .acquiring) }
+
+    func add<Codec>(_ now: FrameReader<Codec>.Counters, since before: FrameReader<Codec>.Counters) {
+        messageCount.add(now.frames - before.frames, ordering: .acquiringAndReleasing)
+        if now.joined > before.joined {
+            joinedCount.add(now.joined - before.joined, ordering: .acquiringAndReleasing)
+        }
+    }
+
+    func add(_ error: FrameError) {
+        if case .endedInside = error.fault {
+            cutCount.add(1, ordering: .acquiringAndReleasing)
+        } else {
+            malformedCount.add(1, ordering: .acquiringAndReleasing)
+        }
+    }
+}
+
+/// A server that gives every client a handler for its messages.
+public final class FramedServer<Codec: FrameCodec>: Sendable {
+    /// Where it listens.
+    public let address: Address
+    /// The connections beneath.
+    public let hub: StreamHub
+    /// What they have read.
+    public let ledger: FrameLedger
+
+    /// Starts to listen and to serve.
+    ///
+    /// - Parameters:
+    ///   - options: The hub's. A connection gets at least as many pending sends as the answers to all its pending reads
+    ///     may need.
+    ///   - handler: Makes the handler of a connection. Called by any worker.
+    /// - Throws: EADDRINUSE when the address is taken; EINVAL for impossible options, and for frames so long that they
+    ///   need too many chunks.
+    public init(
+        _ codec: Codec, on address: Address = .loopback(), options: StreamHub.Options = StreamHub.Options(),
+        handler: @escaping @Sendable () -> any FrameHandler<Codec>
+    ) throws(SystemError) {
+        var options = options
+        let capacity = max(1, options.chunkCapacity)
+        let batch = max(FramedConnection<Codec>.standardBatch, codec.maximumFrameLength)
+        // The answers to one chunk are sent in up to two parts.
+        let needed = 2 * (options.pendingReads + 1) * ((batch + capacity - 1) / capacity)
+        options.maximumPendingSends = max(options.maximumPendingSends, needed)
+        let hub = try StreamHub(options)
+        let ledger = FrameLedger()
+        self.hub = hub
+        self.ledger = ledger
+        do throws(SystemError) {
+            self.address = try hub.listen(on: address) { _ in
+                FramedConnection(codec, handler: handler(), ledger: ledger)
+            }
+        } catch {
+            hub.stop()
+            throw error
+        }
+    }
+
+    /// Closes every connection and ends the workers.
+    ///
+    /// - Returns: Whether everything is back.
+    @discardableResult
+    public func stop() -> Bool { hub.stop() }
+}
+
+/// Gives every message back: the stage's handler.
+public final class FramedEcho<Codec: FrameCodec>: FrameHandler {
+    private let tellsErrors: Bool
+
+    /// An echo.
+    ///
+    /// - Parameter tellsErrors: Whether the other side is told, with a message, what was wrong with what it sent.
+    public init(tellsErrors: Bool = false) { self.tellsErrors = tellsErrors }
+
+    /// Answers with the message.
+    public func received(_ message: RawSpan, on connection: FramedConnection<Codec>) {
+        // What was read as a message can be written as one.
+        try? connection.reply(message)
+    }
+
+    /// Says what is wrong, if it is to, and finishes.
+    public func failed(_ connection: FramedConnection<Codec>, _ error: FrameError) {
+        if tellsErrors { try? connection.reply("error: \(error)") }
+        connection.finish()
+    }
+}
