@@ -16,6 +16,7 @@ let parts: [(name: String, help: String)] = [
     ("echo-10000", "10,000 connections only"),
     ("connections", "connect, one message, close: preposted accepts beside a plain accept loop"),
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
+    ("framing", "framed echo beside raw echo, with 1 and with 8 messages at a time"),
     ("files", "several reads in flight beside plain reads"),
     ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle]"),
 ]
@@ -46,6 +47,9 @@ do {
             try Connections.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
+        if part == "all" || part == "framing" {
+            try FramedEchoes.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
     }
 } catch {
@@ -55,6 +59,7 @@ Packets.compare(&figures)
 for count in connections { Echo.compare(&figures, count) }
 Connections.compare(&figures)
 Computing.compare(&figures)
+FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
 
 terminal.heading("Medians")

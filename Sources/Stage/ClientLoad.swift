@@ -32,6 +32,10 @@ public struct ClientLoad: Sendable, Equatable {
     /// 127.0.0.3 and so on.
     public var connectionsPerAddress = 25_000
 
+    /// A message is so many frames of the same size, each behind its length: four bytes, the most significant first,
+    /// which do not count themselves. 0 for bytes without a meaning.
+    public var framesEach = 0
+
     /// Describes a load.
     public init(
         to server: Address, connections: Int = 1, messageSize: Int = 64, duration: Duration = .seconds(1),
@@ -124,6 +128,10 @@ public struct ClientLoad: Sendable, Equatable {
         }
         if !(1...ClientLoad.maximumMessageSize).contains(messageSize) {
             return "a message has 1 to \(ClientLoad.maximumMessageSize) bytes, not \(messageSize)"
+        }
+        if framesEach < 0 || framesEach > 0 && (messageSize % framesEach != 0 || messageSize / framesEach < 4)
+        {
+            return "\(messageSize) bytes are not \(framesEach) frames"
         }
         if let roundTripsEach, roundTripsEach < 1 { return "\(roundTripsEach) round trips are none" }
         return nil

@@ -47,20 +47,21 @@ extension ClientLoad {
             server.host, "\(server.port)", "\(connections)", "\(messageSize)",
             "\(Int(duration / .nanoseconds(1)))",
             "\(roundTripsEach ?? 0)", "\(Int(connectLimit / .nanoseconds(1)))",
-            "\(connectionsPerAddress)",
+            "\(connectionsPerAddress)", "\(framesEach)",
         ]
     }
 
     /// Takes back what ``arguments`` said.
     init?(arguments: [String]) {
         let numbers = arguments.dropFirst().compactMap { Int($0) }
-        guard arguments.count == 8, numbers.count == 7, let port = UInt16(exactly: numbers[0]),
+        guard arguments.count == 9, numbers.count == 8, let port = UInt16(exactly: numbers[0]),
             let server = Address(arguments[0], port: port)
         else { return nil }
         self.init(
             to: server, connections: numbers[1], messageSize: numbers[2], duration: .nanoseconds(numbers[3]),
             roundTripsEach: numbers[4] == 0 ? nil : numbers[4], connectLimit: .nanoseconds(numbers[5]))
         connectionsPerAddress = numbers[6]
+        framesEach = numbers[7]
     }
 }
 

@@ -29,17 +29,26 @@ final class LoadLoop {
     /// A message is a piece of the pattern, and where it begins depends on the client and the round trip: a message
     /// that was lost, doubled or meant for somebody else is noticed.
     private static let shifts = 251
+    /// Frames cannot begin anywhere: from one message of the pattern to the next.
+    private let step: Int
 
     init(_ load: ClientLoad) throws(ClientLoad.Failure) {
         self.load = load
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         clients = .allocate(capacity: load.connections)
         clients.initialize(repeating: Client())
-        pattern = .allocate(byteCount: load.messageSize + LoadLoop.shifts, alignment: 16)
+        step = load.framesEach > 0 ? load.messageSize : 1
+        pattern = .allocate(byteCount: load.messageSize + LoadLoop.shifts * step, alignment: 16)
         var word: UInt32 = 1
         for index in pattern.indices {
             word = word &* 1_664_525 &+ 1_013_904_223
             pattern[index] = UInt8(word >> 24)
+        }
+        if load.framesEach > 0 {
+            let size = load.messageSize / load.framesEach
+            for start in stride(from: 0, to: pattern.count, by: size) {
+                pattern.storeBytes(of: UInt32(size - 4).bigEndian, toByteOffset: start, as: UInt32.self)
+            }
         }
         if epoll < 0 { throw failure("create an epoll descriptor") }
     }
@@ -144,7 +153,7 @@ final class LoadLoop {
 
     private func message(_ client: Int) -> UnsafeRawPointer {
         let shift = (client &* 31 &+ clients[client].roundTrips &* 7) % LoadLoop.shifts
-        return UnsafeRawPointer(pattern.baseAddress! + shift)
+        return UnsafeRawPointer(pattern.baseAddress! + shift * step)
     }
 
     private func begin(_ client: Int) throws(ClientLoad.Failure) {

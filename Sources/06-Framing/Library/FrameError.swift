@@ -20,8 +20,6 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
         case endedInside(have: Int, of: Int?)
         /// A field reaches beyond the bytes that are there.
         case outOfBounds(wanted: Int, available: Int)
-        /// A number does not fit into its field.
-        case doesNotFit(Int, bytes: Int)
         /// Bytes that were to be a text are none.
         case notUTF8
         /// A buffer holds as much as it may.
@@ -50,7 +48,6 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
             case .endedInside(let have, let all?): "the stream ended after \(have) of a frame's \(all) bytes"
             case .endedInside(let have, nil): "the stream ended after \(have) bytes of a frame"
             case .outOfBounds(let wanted, let available): "\(wanted) bytes wanted, \(available) are there"
-            case .doesNotFit(let number, let bytes): "\(number) does not fit into \(bytes) bytes"
             case .notUTF8: "no text in UTF-8"
             case .bufferFull(let limit): "the buffer is full with \(limit) bytes"
             }

@@ -11,8 +11,8 @@ import Synchronization
 /// (I6.5) What may be called from anywhere says so. Whoever keeps this object beyond `closed` keeps the stream from being
 /// released.
 ///
-/// A chunk whose messages were answered is kept until the answers are handed to the system. So a client that does not
-/// read its answers is not read from, and what it costs has a bound.
+/// After every few sends, a chunk is kept until its answers have been handed to the system, and all before them. So a
+/// client that does not read its answers is not read from, and what it costs has a bound. (I6.7)
 public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecked Sendable {
     /// How the messages are framed.
     public let codec: Codec
@@ -22,6 +22,8 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// Set once, before the handler hears of this object.
     private var connection: StreamConnection?
     private var answers: SplitBuffer
+    /// Sends, and bytes, of which it is not known whether the system has them.
+    private var unconfirmed = (sends: 0, bytes: 0)
     /// Chunks that wait for their answers to be sent, in the order of the sends.
     private var kept = CircularQueue<Chunk>()
     private var failure: FrameError?
@@ -32,6 +34,9 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
     public static var standardBatch: Int { 16_384 }
+    /// After so many sends, or so many bytes, a chunk is kept until they have left. Each time costs a notice.
+    static var unconfirmedSends: Int { 4 }
+    static var unconfirmedBytes: Int { 4096 }
     /// After an error so many bytes are thrown away while the client has not closed; then this side does.
     public static var discardLimit: Int { 1 << 20 }
     /// The token of answers; those of the handler are not negative.
@@ -53,12 +58,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     /// What is wrong with what the other side has sent; nil when nothing is. In the handler's calls only.
     public var error: FrameError? { failure }
-
-    /// What the reader has done. In the handler's calls only.
-    public var counters: FrameReader<Codec>.Counters { reader.counters }
-
-    /// The most memory that was needed for frames that came in pieces. In the handler's calls only.
-    public var peakCapacity: Int { reader.peakCapacity }
 
     // MARK: Sending
 
@@ -100,23 +99,32 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     }
 
     /// Sends the answers so far, at once. In the handler's calls only.
-    public func flush() { _ = flush(token: nil) }
+    public func flush() { flush(keeping: nil) }
 
-    /// Returns whether something was sent.
-    private func flush(token: Int?) -> Bool {
-        guard !answers.isEmpty, let connection else { return false }
-        defer { answers.removeAll() }
+    private func flush(keeping chunk: Chunk?) {
+        guard !answers.isEmpty, let connection else { return }
+        unconfirmed.sends += 1
+        unconfirmed.bytes += answers.count
+        let isDue =
+            unconfirmed.sends >= FramedConnection.unconfirmedSends
+            || unconfirmed.bytes >= FramedConnection.unconfirmedBytes
+        let waits = isDue ? chunk : nil
         do throws(SystemError) {
             try answers.withBytes { bytes throws(SystemError) in
-                try FramedConnection.send(bytes, on: connection, token: token)
+                try FramedConnection.send(
+                    bytes, on: connection, token: waits == nil ? nil : FramedConnection.answersToken)
             }
-            return true
+            if let waits {
+                waits.keep()
+                kept.append(waits)
+                unconfirmed = (0, 0)
+            }
         } catch {
             // An answer that is not sent would be missed: the stream has no holes. It ends here, unless this side has said
             // already that it sends no more.
             if error.code != ESHUTDOWN { connection.close(CloseReason(error)) }
-            return false
         }
+        answers.removeAll()
     }
 
     private static func send(
@@ -172,11 +180,9 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         } catch {
             fail(handler, error)
         }
-        ledger?.add(reader.counters, since: before)
-        if flush(token: FramedConnection.answersToken) {
-            chunk.keep()
-            kept.append(chunk)
-        }
+        let now = reader.counters
+        ledger?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
+        flush(keeping: chunk)
     }
 
     private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {

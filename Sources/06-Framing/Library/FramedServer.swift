@@ -22,11 +22,9 @@ public final class FrameLedger: Sendable {
     /// Streams that ended within a frame.
     public var cutShort: Int { cutCount.load(ordering: .acquiring) }
 
-    func add<Codec>(_ now: FrameReader<Codec>.Counters, since before: FrameReader<Codec>.Counters) {
-        messageCount.add(now.frames - before.frames, ordering: .acquiringAndReleasing)
-        if now.joined > before.joined {
-            joinedCount.add(now.joined - before.joined, ordering: .acquiringAndReleasing)
-        }
+    func add(messages: Int, joined: Int) {
+        messageCount.add(messages, ordering: .acquiringAndReleasing)
+        if joined > 0 { joinedCount.add(joined, ordering: .acquiringAndReleasing) }
     }
 
     func add(_ error: FrameError) {
@@ -62,8 +60,9 @@ public final class FramedServer<Codec: FrameCodec>: Sendable {
         var options = options
         let capacity = max(1, options.chunkCapacity)
         let batch = max(FramedConnection<Codec>.standardBatch, codec.maximumFrameLength)
-        // The answers to one chunk are sent in up to two parts.
-        let needed = 2 * (options.pendingReads + 1) * ((batch + capacity - 1) / capacity)
+        // Each chunk may have its answers sent in two parts, and a few sends before them that nobody has confirmed.
+        let each = FramedConnection<Codec>.unconfirmedSends + 2 * ((batch + capacity - 1) / capacity)
+        let needed = (options.pendingReads + 1) * each
         options.maximumPendingSends = max(options.maximumPendingSends, needed)
         let hub = try StreamHub(options)
         let ledger = FrameLedger()

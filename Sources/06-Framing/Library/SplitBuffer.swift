@@ -71,10 +71,7 @@ public struct SplitBuffer: ~Copyable {
 
     /// Makes room for more bytes behind the last one.
     private mutating func reserve(_ more: Int) throws(FrameError) {
-        guard more <= memory.count - end else { return try makeRoom(more) }
-    }
-
-    private mutating func makeRoom(_ more: Int) throws(FrameError) {
+        if more <= memory.count - end { return }
         let present = count
         guard more <= limit - present else { throw FrameError(.bufferFull(limit: limit), at: present) }
         let needed = present + more
