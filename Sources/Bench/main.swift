@@ -17,7 +17,11 @@ let parts: [(name: String, help: String)] = [
     ("connections", "connect, one message, close: preposted accepts beside a plain accept loop"),
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("files", "several reads in flight beside plain reads"),
-    ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle]"),
+    ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
+    (
+        "stress",
+        "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
+    ),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
 let json = Option.output("json", "also write every figure to a file")
@@ -47,6 +51,9 @@ do {
         }
         if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
+        if part == "all" || part == "reordering" {
+            try PendingReads.measure(seconds: perLoad, into: &figures)
+        }
     }
 } catch {
     refuse("bench: \(error)")
@@ -56,6 +63,7 @@ for count in connections { Echo.compare(&figures, count) }
 Connections.compare(&figures)
 Computing.compare(&figures)
 FileReads.compare(&figures)
+PendingReads.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())
