@@ -83,7 +83,7 @@ enum Echo {
     }
 
     /// Several workers may run wherever there is room.
-    private static func unpinThreads() {
+    static func unpinThreads() {
         guard let directory = opendir("/proc/self/task") else { return }
         defer { closedir(directory) }
         while let entry = readdir(directory) {

@@ -7,6 +7,8 @@ enum Stress {
         ("model", model),
         ("teardown", Teardown.run),
         ("idle", IdleConnections.run),
+        ("ordered-chunks", OrderedChunks.run),
+        ("ordered-stream", OrderedStream.run),
     ]
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.

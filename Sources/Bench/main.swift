@@ -18,7 +18,11 @@ let parts: [(name: String, help: String)] = [
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("framing", "framed echo beside raw echo, with 1 and with 8 messages at a time"),
     ("files", "several reads in flight beside plain reads"),
-    ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle]"),
+    ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
+    (
+        "stress",
+        "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
+    ),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
 let json = Option.output("json", "also write every figure to a file")
@@ -51,6 +55,9 @@ do {
             try FramedEchoes.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
+        if part == "all" || part == "reordering" {
+            try PendingReads.measure(seconds: perLoad, into: &figures)
+        }
     }
 } catch {
     refuse("bench: \(error)")
@@ -61,6 +68,7 @@ Connections.compare(&figures)
 Computing.compare(&figures)
 FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
+PendingReads.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

@@ -26,7 +26,7 @@ struct Chapter05ReorderingHub {
                 #expect(hub.stop())
                 let counters = hub.counters
                 #expect(counters.opened == 8 && counters.announced == 8 && counters.released == 8)
-                #expect(counters.mostWaiting <= pendingReads)
+                #expect(counters.window.mostWaiting <= pendingReads)
                 #expect(counters.chunks.inUse == 0)
             }
         }

@@ -24,6 +24,8 @@ public final class StreamConnection: @unchecked Sendable {
     private var nextRead: SequenceNumber
     /// Reads that have completed and are not yet handled. (I5.3)
     private var reads: ReorderWindow<Chunk>
+    /// Reads that came before an earlier one.
+    private var early = 0
     /// A worker is handing things to the handler. Whoever comes meanwhile leaves what he has in the window. (I5.2)
     private var isDraining = false
     /// Operations whose packets have not been taken in.
@@ -62,8 +64,20 @@ public final class StreamConnection: @unchecked Sendable {
     /// Why it is over; nil while it is open.
     public var closeReason: CloseReason? { lock.locked { reason } }
 
-    /// Chunks that wait for an earlier one now, and the most that ever did, each including the one whose turn it is.
-    public var waiting: (now: Int, most: Int) { lock.locked { (reads.count, reads.peak) } }
+    /// What its window of reads has seen.
+    public var window: WindowCounters {
+        lock.locked { WindowCounters(waiting: reads.count, mostWaiting: reads.peak, early: early) }
+    }
+
+    /// What a window of reads has seen.
+    public struct WindowCounters: Sendable, Equatable {
+        /// Chunks in it now.
+        public var waiting = 0
+        /// The most that ever were, the one whose turn it is included: never more than the pending reads. (I5.3)
+        public var mostWaiting = 0
+        /// Chunks that came before an earlier one.
+        public var early = 0
+    }
 
     // MARK: Reading
 
@@ -114,6 +128,7 @@ public final class StreamConnection: @unchecked Sendable {
     /// Under the lock: puts a read that is through to where it waits for its turn.
     private func wait(_ chunk: Chunk) {
         if chunk.number != reads.expected {
+            early += 1
             Recorder.note("read \(chunk.number) came before read \(reads.expected)", of: chunk.identity)
         }
         // There are no more numbers out than the window has room for.
@@ -259,11 +274,11 @@ public final class StreamConnection: @unchecked Sendable {
     /// Under the lock, and returns with it: the last call of the handler.
     private func announce() {
         isAnnounced = true
-        let (reason, mostWaiting, last) = (reason!, reads.peak, handler)
+        let (reason, last) = (reason!, handler)
         handler = nil
         lock.unlock()
         last?.closed(self, reason)
-        hub.remove(self, reason, mostWaiting)
+        hub.remove(self, reason)
         lock.lock()
     }
 

@@ -62,8 +62,8 @@ public final class StreamHub: Sendable {
         public internal(set) var refused = 0
         /// The ends announced, by their reason.
         public internal(set) var reasons: [CloseReason: Int] = [:]
-        /// The most chunks of one connection that were in its window at a time.
-        public internal(set) var mostWaiting = 0
+        /// The windows of those that are over: the most that waited in one, and how many came early in all.
+        public internal(set) var window = StreamConnection.WindowCounters()
         /// The chunks of all connections.
         public internal(set) var chunks: FreeList<Chunk>.Counters
         /// Connections that somebody still needs.

@@ -122,12 +122,14 @@ final class StreamTable: @unchecked Sendable {
         try? options.keepAlive?.apply(to: socket)
     }
 
-    func remove(_ connection: StreamConnection, _ reason: CloseReason, _ mostWaiting: Int) {
+    func remove(_ connection: StreamConnection, _ reason: CloseReason) {
+        let window = connection.window
         let pools = monitor.locked {
             open[connection.id] = nil
             count.announced += 1
             count.reasons[reason, default: 0] += 1
-            count.mostWaiting = max(count.mostWaiting, mostWaiting)
+            count.window.mostWaiting = max(count.window.mostWaiting, window.mostWaiting)
+            count.window.early += window.early
             return isStopping ? [] : self.pools
         }
         for pool in pools { pool.descriptorClosed() }

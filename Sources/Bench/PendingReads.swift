@@ -1,0 +1,97 @@
+import CKernel
+import CompletionPorts
+import Glibc
+import Kernel
+import Reordering
+import Stage
+
+/// What several pending reads bring, and what order costs (chapter 05): echo with 1, 4 and 8 of them, and 1, 2 and 4
+/// workers, beside chapter 02's server, which has one operation for each connection and needs no order.
+enum PendingReads {
+    /// Small messages on many connections, and large ones on a few.
+    private static let loads = [
+        Load(size: 64, clients: 64, name: "64 bytes"), Load(size: 65_536, clients: 4, name: "64 KiB"),
+    ]
+    private static let reads = [1, 4, 8]
+
+    private struct Load {
+        let size: Int
+        let clients: Int
+        let name: String
+    }
+
+    private static func name(
+        _ pendingReads: Int, _ workers: Int, _ load: String, _ driver: DriverKind = .epoll
+    )
+        -> String
+    {
+        "\(pendingReads) pending, \(workers) \(workers == 1 ? "worker" : "workers"), \(load)"
+            + (driver == .epoll ? "" : ", \(driver)")
+    }
+
+    /// One worker has the first processor for itself. Several run wherever there is room, which is the clients' processor.
+    static func measure(seconds: Double, into figures: inout Figures) throws {
+        for load in loads {
+            try run("raw echo, \(load.name)", load, 1, seconds, &figures) {
+                var options = EchoServer.Options()
+                options.port.driver = .epoll
+                options.concurrency = 1
+                let server = try EchoServer(options: options)
+                return (server.address, { server.stop() })
+            }
+            for workers in [1, 2, 4] {
+                for pending in reads { try hub(pending, workers, load, .epoll, seconds, &figures) }
+            }
+            if DriverKind.permitted.contains(.ioUring) {
+                for pending in reads { try hub(pending, 1, load, .ioUring, seconds, &figures) }
+            }
+        }
+    }
+
+    private static func hub(
+        _ pending: Int, _ workers: Int, _ load: Load, _ driver: DriverKind,
+        _ seconds: Double, _ figures: inout Figures
+    ) throws {
+        try run(name(pending, workers, load.name, driver), load, workers, seconds, &figures) {
+            var options = StreamHub.Options()
+            options.workers = workers
+            options.concurrency = workers
+            options.pendingReads = pending
+            options.chunkCapacity = max(1024, load.size)
+            options.port.driver = driver
+            let hub = try StreamHub(options)
+            let address = try hub.listen { _ in Reordering.Echo() }
+            return (address, { hub.stop() })
+        }
+    }
+
+    private static func run(
+        _ name: String, _ load: Load, _ workers: Int, _ seconds: Double,
+        _ figures: inout Figures, start: () throws -> (Address, () -> Void)
+    ) throws {
+        ck_pin_thread(0, 0)
+        let (address, stop) = try start()
+        if workers > 1 { Echo.unpinThreads() }
+        ck_pin_thread(0, 1)
+        let report = try ClientLoad(
+            to: address, connections: load.clients, messageSize: load.size, duration: .seconds(seconds)
+        ).runInChild()
+        stop()
+        figures.add(name, "round trips/s", report.perSecond)
+    }
+
+    static func compare(_ figures: inout Figures) {
+        for load in loads {
+            figures.compare(
+                name(1, 1, load.name), to: "raw echo, \(load.name)", load.size == 64 ? .atLeast(0.9) : nil)
+            for workers in [1, 2, 4] {
+                for pending in reads.dropFirst() {
+                    let isPromised = load.size == 64 && workers == 1 && pending == 4
+                    figures.compare(
+                        name(pending, workers, load.name), to: name(1, workers, load.name),
+                        isPromised ? .atLeast(0.95) : nil)
+                }
+            }
+        }
+    }
+}
