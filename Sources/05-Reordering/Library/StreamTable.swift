@@ -46,6 +46,8 @@ final class StreamTable: @unchecked Sendable {
     func handle(_ packet: Packet, _ error: SystemError?) {
         if let chunk = packet.operation as? Chunk {
             chunk.connection?.take(chunk, packet.bytes, packet.errorCode)
+        } else if let task = packet.operation as? HubTask {
+            task.completed(packet.bytes, error)
         } else if let nudge = packet.operation as? Nudge {
             nudge.connection.look()
         } else if let connecting = packet.operation as? Connecting {
@@ -182,4 +184,10 @@ private final class Connecting: Overlapped, @unchecked Sendable {
         self.connection = connection
         super.init()
     }
+}
+
+/// An operation of somebody else on a hub's port, such as a read of a file: a worker calls it when it is through.
+open class HubTask: Overlapped, @unchecked Sendable {
+    /// The operation has completed, with so many bytes, or with an error. It is idle again.
+    open func completed(_ bytes: Int, _ error: SystemError?) {}
 }
