@@ -19,6 +19,7 @@ let parts: [(name: String, help: String)] = [
     ("framing", "framed echo beside raw echo, with 1 and with 8 messages at a time"),
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
+    ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
     (
         "stress",
         "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
@@ -55,6 +56,7 @@ do {
             try FramedEchoes.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
+        if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
         if part == "all" || part == "reordering" {
             try PendingReads.measure(seconds: perLoad, into: &figures)
         }
@@ -68,6 +70,7 @@ Connections.compare(&figures)
 Computing.compare(&figures)
 FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
+FileTransfers.compare(&figures)
 PendingReads.compare(&figures)
 
 terminal.heading("Medians")
