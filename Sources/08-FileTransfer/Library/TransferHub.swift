@@ -46,6 +46,9 @@ public final class TransferHub: @unchecked Sendable {
     /// The connections that stand.
     public var connections: [TransferConnection] { open.locked { Array($0.values) } }
 
+    /// Writes that are waiting for the disk.
+    public var pendingWrites: Int { writes.counters.inUse }
+
     /// Listens. Returns the address, with the port that was free.
     ///
     /// - Throws: EADDRINUSE when the address is taken.

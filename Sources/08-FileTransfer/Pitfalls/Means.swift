@@ -1,4 +1,5 @@
 import CKernel
+import CompletionPorts
 import Contexts
 import FileTransfer
 import Framing
@@ -190,7 +191,8 @@ extension Result where Success == TransferReceipt, Failure == TransferError {
 }
 
 /// The other side, played line by line with plain calls that block: a peer that can say anything.
-public final class ScriptedPeer {
+/// For one thread at a time.
+public final class ScriptedPeer: @unchecked Sendable {
     /// The connection.
     public let socket: Socket
     private let reader = FrameReader(TransferMessage.codec)
@@ -255,9 +257,128 @@ public final class ScriptedPeer {
         return messages.removeFirst()
     }
 
+    /// Takes bytes of the stream, whatever they mean.
+    public func take(_ count: Int) throws {
+        var memory = [UInt8](repeating: 0, count: max(1, count))
+        var done = 0
+        while done < count {
+            let more = try memory.withUnsafeMutableBytes {
+                try socket.receiveNow(into: UnsafeMutableRawBufferPointer(rebasing: $0[done..<count]))
+            }
+            if more == 0 { return }
+            if let more { done += more } else { try wait(POLLIN) }
+        }
+    }
+
     /// Whether the connection has ended by now, or does within a bounded time.
     public func hearEnd() -> Bool {
         do { while try hear() != nil {} } catch { return (error as? SystemError)?.code == ECONNRESET }
         return true
+    }
+}
+
+/// A listener for a scripted side: the library connects, and the script answers.
+public final class ScriptedServer {
+    private let listener: Socket
+    /// Where it listens.
+    public let address: Address
+
+    /// Listens.
+    public init() throws(SystemError) {
+        listener = try Socket.listener(on: .loopback())
+        address = try listener.localAddress
+        try listener.setBlocking(true)
+    }
+
+    deinit { listener.close() }
+
+    /// The next connection.
+    public func accept() throws(SystemError) -> ScriptedPeer {
+        guard let socket = try listener.acceptNow() else {
+            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
+        }
+        try socket.setNoDelay()
+        return ScriptedPeer(socket)
+    }
+}
+
+/// What became of a transfer, for a thread that waits for it.
+public final class Outcome: Sendable {
+    private let result = Guarded<TransferResult?>(nil)
+    private let isOver = Gate()
+
+    /// Nothing yet.
+    public init() {}
+
+    /// Tells this object.
+    public var observer: TransferObserver {
+        TransferObserver(finished: { [self] result in
+            self.result.locked { $0 = result }
+            isOver.open()
+        })
+    }
+
+    /// How it ended; nil when it did not in bounded time.
+    public func wait(within patience: Duration = Gate.patience) -> TransferResult? {
+        isOver.pass(within: patience) ? result.locked { $0 } : nil
+    }
+
+    /// Whether it is over.
+    public var hasEnded: Bool { isOver.isOpen }
+}
+
+/// Both ends of a TCP connection on the loopback.
+public struct Pair {
+    /// The end that a port looks after.
+    public let server: Socket
+    /// The other side, for plain calls.
+    public let client: Socket
+
+    /// Connects them.
+    public init() throws(SystemError) {
+        let listener = try Socket.listener(on: .loopback())
+        client = try Socket.connected(to: try listener.localAddress)
+        try listener.setBlocking(true)
+        guard let accepted = try listener.acceptNow() else {
+            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
+        }
+        server = accepted
+        listener.close()
+    }
+
+    /// Takes bytes at the client's end until there are `count`, the stream ends, or nothing comes for a while.
+    public func hear(_ count: Int, patience: Int32 = 5_000) throws -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var done = 0
+        while done < count {
+            var wish = pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0)
+            if poll(&wish, 1, patience) == 0 { break }
+            let more = try bytes.withUnsafeMutableBytes {
+                try client.receiveNow(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]))
+            }
+            if more == 0 { break }
+            done += more ?? 0
+        }
+        return Array(bytes[..<done])
+    }
+}
+
+/// A port on one driver, served by the calling thread: packet by packet, so that a scenario says when each is handled.
+struct OwnPort {
+    let port: CompletionPort
+
+    init(_ driver: DriverKind) throws(SystemError) {
+        var options = CompletionPort.Options()
+        options.driver = driver
+        port = try CompletionPort(concurrency: 1, options: options)
+    }
+
+    /// The next packet, whether it tells of a success or a failure.
+    func next() throws(SystemError) -> Packet {
+        switch port.dequeue(timeout: Gate.patience) {
+        case .completed(let packet), .failed(let packet, _): return packet
+        case .timedOut: throw SystemError(ETIMEDOUT, attempted: "wait for a packet")
+        case .closed: throw SystemError.closed("wait for a packet")
+        }
     }
 }
