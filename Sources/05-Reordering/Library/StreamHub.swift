@@ -66,7 +66,7 @@ public final class StreamHub: Sendable {
         public internal(set) var window = StreamConnection.WindowCounters()
         /// The chunks of all connections.
         public internal(set) var chunks: FreeList<Chunk>.Counters
-        /// Connections that somebody still needs.
+        /// Connections that somebody still has a reference to.
         public var alive: Int { opened - released }
     }
 
@@ -139,7 +139,8 @@ public final class StreamHub: Sendable {
     /// Stops to listen, closes every connection, waits until everything is back in the pool, and ends the workers. Not to
     /// be called by a handler.
     ///
-    /// - Returns: Whether every counter is zero. False after 10 seconds: then somebody has not given a chunk back.
+    /// - Returns: Whether every handler has heard of the end and no chunk is in use. False after 10 seconds: then somebody
+    ///   has not given a chunk back.
     @discardableResult
     public func stop() -> Bool {
         let isClean = table.stop(within: .seconds(10))
