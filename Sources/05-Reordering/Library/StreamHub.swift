@@ -16,6 +16,8 @@ public final class StreamHub: Sendable {
         public var workers = 2
         /// How many of them may run at a time; 0 means as many as there are processors.
         public var concurrency = 0
+        /// Packets that a worker takes at a time. More than 1 is faster with handlers that are short and never block.
+        public var batch = 1
         /// Reads that each connection has pending, 1 to 64. A chunk that somebody keeps counts.
         public var pendingReads = 2
         /// Bytes that fit into a chunk.
@@ -80,7 +82,9 @@ public final class StreamHub: Sendable {
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
         let table = StreamTable(port, options)
         self.table = table
-        workers = try WorkerGroup(options.workers, on: port) { packet, error in table.handle(packet, error) }
+        workers = try WorkerGroup(options.workers, on: port, batch: options.batch) { packet, error in
+            table.handle(packet, error)
+        }
     }
 
     /// Where the packets go. A handler that blocks says so with `port.blocking`.
