@@ -21,7 +21,8 @@ let parts: [(name: String, help: String)] = [
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
     (
         "stress",
-        "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
+        "what is too heavy for the tests, with a verdict: "
+            + "stress [\(Stress.all.map(\.name).joined(separator: "|"))]"
     ),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
@@ -37,6 +38,7 @@ let perLoad = options.value(.seconds).flatMap(Double.init) ?? 1
 Resources.raiseDescriptorLimit()
 
 if part == "stress" {
+    if options.seconds != nil { FramingStress.setTime(perLoad) }
     exit(Stress.run(options.words.dropFirst().first, terminal))
 }
 

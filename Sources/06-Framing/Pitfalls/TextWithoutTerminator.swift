@@ -43,7 +43,8 @@ public enum TextWithoutTerminator {
         let heard = Heard()
         try play(texts.map(frame), to: .on(driver, chunk: capacity)) { handler(heard) }
         return Observation(
-            happened: heard.messages != texts,
+            happened: heard.messages != texts
+                || heard.shown != [secret, "hi", "adm\\x00in", "ok\\xFF\\x1B"],
             lines: zip(texts, heard.shown).map { "\($0.count) bytes are shown as: \($1)" })
     }
 }
