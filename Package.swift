@@ -22,7 +22,8 @@ let chapters = [
     Chapter(
         folder: "05-Reordering", product: "05-reordering",
         uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),
-    Chapter(folder: "06-Framing", product: "06-framing", uses: ["CompletionPorts", "Contexts", "Reordering"]),
+    Chapter(
+        folder: "06-Framing", product: "06-framing", uses: ["CompletionPorts", "Contexts", "Reordering"]),
     Chapter(
         folder: "08-FileTransfer", product: "08-file-transfer",
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),

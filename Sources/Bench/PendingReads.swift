@@ -56,6 +56,8 @@ enum PendingReads {
             var options = StreamHub.Options()
             options.workers = workers
             options.concurrency = workers
+            // As the raw echo does.
+            options.batch = 16
             options.pendingReads = pending
             options.chunkCapacity = max(1024, load.size)
             options.port.driver = driver

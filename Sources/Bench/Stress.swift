@@ -9,6 +9,8 @@ enum Stress {
         ("idle", IdleConnections.run),
         ("ordered-chunks", OrderedChunks.run),
         ("ordered-stream", OrderedStream.run),
+        ("framing", FramingStress.run),
+        ("fuzz-framing", FramingStress.fuzz),
     ]
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.

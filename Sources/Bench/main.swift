@@ -22,7 +22,8 @@ let parts: [(name: String, help: String)] = [
     ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
     (
         "stress",
-        "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
+        "what is too heavy for the tests, with a verdict: "
+            + "stress [\(Stress.all.map(\.name).joined(separator: "|"))]"
     ),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
@@ -38,6 +39,7 @@ let perLoad = options.value(.seconds).flatMap(Double.init) ?? 1
 Resources.raiseDescriptorLimit()
 
 if part == "stress" {
+    if options.seconds != nil { FramingStress.setTime(perLoad) }
     exit(Stress.run(options.words.dropFirst().first, terminal))
 }
 

@@ -51,7 +51,7 @@ public struct CompletionList: ~Copyable {
         kept.hasDelivered = hasDelivered || !isEmpty
         while let operation = popFirst() {
             let (target, signal, handle) = operation._withUnsafeGuaranteedRef { $0.conclude() }
-            signal?.set()
+            if let signal { signal.set() }
             if let target {
                 if let mine, target.toOpaque() == Unmanaged.passUnretained(mine).toOpaque() {
                     kept.append(operation)
@@ -59,12 +59,13 @@ public struct CompletionList: ~Copyable {
                     var one = CompletionList()
                     one.append(operation)
                     // `handle` keeps its port alive until the packet is queued.
-                    withExtendedLifetime(handle) { target._withUnsafeGuaranteedRef { $0.take(&one) } }
+                    target._withUnsafeGuaranteedRef { $0.take(&one) }
                 }
             } else {
                 if signal != nil { operation._withUnsafeGuaranteedRef { $0.wasAnnounced() } }
                 operation.release()
             }
+            handle?.release()
         }
         self = kept
     }
@@ -73,9 +74,9 @@ public struct CompletionList: ~Copyable {
 extension Overlapped {
     /// The last that the kernel does with an operation. Without a packet it may be posted again as soon as the
     /// state says idle, so everything that is still needed is taken out before that.
-    fileprivate final func conclude() -> (Unmanaged<CompletionTarget>?, Signal?, Handle?) {
+    fileprivate final func conclude() -> (Unmanaged<CompletionTarget>?, Signal?, Unmanaged<Handle>?) {
         if operation == .accept, code != 0, phase == 0 { (other as? Socket)?.disclaim() }
-        let finished = (destination, event, handle.take())
+        let finished = (destination, event, holder.take())
         // Mostly there is nothing, and looking is cheaper than letting go of nothing.
         if other != nil { other = nil }
         if extra != nil { extra = nil }

@@ -154,12 +154,14 @@ public class Driver: @unchecked Sendable {
         }
         // Not busy and worth a start: then the lane was empty, and the head is this operation; or it is one that has
         // just moved here, and whose mover has not come to start it.
-        let head = lane.pointee.pending.head!._withUnsafeGuaranteedRef { $0 }
+        let head = lane.pointee.pending.head!
         lane.pointee.busy = true
         lane.pointee.ready = false
         let descriptor = state.pointee.descriptor
         state.unlock()
-        return drive(head, state, lane, descriptor, refusable: head === operation, &completed)
+        return head._withUnsafeGuaranteedRef {
+            drive($0, state, lane, descriptor, refusable: $0 === operation, &completed)
+        }
     }
 
     /// Carries out the operations of a lane, one after the other, as far as they go. The caller has set `busy`;
@@ -170,91 +172,104 @@ public class Driver: @unchecked Sendable {
         outcome known: Attempt? = nil, refusable: Bool = false, onHelper: Bool = false,
         _ completed: inout CompletionList
     ) -> Int32 {
-        var operation = first
-        // By this, not by asking for `first`: that may be complete and gone by the time of the second.
-        var isFirst = true
-        var known = known
-        var refusable = refusable
-        var refusal: Int32 = 0
-        while true {
-            let outcome: Attempt
-            if let answer = known {
-                outcome = answer
-                known = nil
-            } else {
-                // It may complete on another thread from here on: what this lane has completed goes first.
-                if !isFirst, startsBlindly || operation.operation == .transmit {
-                    completed.deliver()
-                }
-                if operation.operation == .transmit, !onHelper {
-                    helpers.run(operation, self)
-                    return refusal
-                }
-                if carry(operation, state, lane) { return refusal }
-                outcome = operation.attempt(descriptor)
+        var walk = Walk(known: known, refusable: refusable, onHelper: onHelper)
+        // Lent, not counted: the lane owns its operations, and the lane is this thread's.
+        var head: Unmanaged? = Unmanaged.passUnretained(first)
+        while let operation = head {
+            head = operation._withUnsafeGuaranteedRef {
+                step($0, state, lane, descriptor, &walk, &completed)
             }
-            var moved: Handle?
-            switch outcome {
-            case .more:
-                refusable = false
-                // Between two steps nobody but this thread has the operation: a cancel or a close can only have left
-                // its wish here, and the descriptor may be gone.
-                state.lock()
-                guard operation.cancelRequested else {
-                    state.unlock()
-                    continue
-                }
-                complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
-            case .again:
-                refusable = false
-                state.lock()
-                operation.ring = nil
-                if operation.cancelRequested {
-                    complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
-                } else if (state.pointee.driver ?? self).leave(operation, state, lane) {
-                    // To wait in the driver that the handle has now: it may have moved during the attempt.
-                    state.unlock()
-                    return refusal
-                } else {
-                    state.unlock()
-                    continue
-                }
-            case .done(let bytes, let drained):
-                state.lock()
-                if !drained || lane.pointee.ended { lane.pointee.ready = true }
-                if bytes == 0, operation.operation == .receive, state.wasReset(operation, descriptor) {
-                    complete(operation, state, lane, bytes: 0, code: ECONNRESET, &completed)
-                } else {
-                    moved = succeed(operation, state, lane, bytes, &completed)
-                }
-            case .failed(let code):
-                state.lock()
-                lane.pointee.ready = true
-                if refusable, isFirst,
-                    operation.operation == .send || operation.operation == .receive
-                {
-                    refusal = state.note(code)
-                    refuse(operation, lane)
-                } else {
-                    complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
-                }
-            }
-            // The lock is held, and the head has left the lane.
-            refusable = false
-            var goesOn = false
-            if let next = lane.pointee.pending.head, lane.pointee.ready || startsBlindly {
-                lane.pointee.ready = false
-                operation = next._withUnsafeGuaranteedRef { $0 }
-                isFirst = false
-                goesOn = true
-            } else {
-                lane.pointee.busy = false
-                state.closeIfWanted()
-            }
-            state.unlock()
-            if let moved { goOn(moved, &completed) }
-            if !goesOn { return refusal }
         }
+        return walk.refusal
+    }
+
+    /// How far a walk along a lane has come.
+    private struct Walk {
+        /// What came of the first operation, if somebody else has carried it out.
+        var known: Attempt?
+        /// Whether the first operation can still be refused, since its poster has not been told anything.
+        var refusable: Bool
+        let onHelper: Bool
+        var isFirst = true
+        var refusal: Int32 = 0
+    }
+
+    /// One step of the operation at the head. Returns the operation that the walk goes on with: this one or the next;
+    /// nil when the lane has been left. Then this one may be complete and gone.
+    @inline(__always)
+    private final func step(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ descriptor: Int32,
+        _ walk: inout Walk, _ completed: inout CompletionList
+    ) -> Unmanaged<Overlapped>? {
+        let outcome: Attempt
+        if let answer = walk.known.take() {
+            outcome = answer
+        } else {
+            // It may complete on another thread from here on: what this lane has completed goes first.
+            if !walk.isFirst, startsBlindly || operation.operation == .transmit { completed.deliver() }
+            if operation.operation == .transmit, !walk.onHelper {
+                helpers.run(operation, self)
+                return nil
+            }
+            if carry(operation, state, lane) { return nil }
+            outcome = operation.attempt(descriptor)
+        }
+        var moved: Handle?
+        switch outcome {
+        case .more:
+            walk.refusable = false
+            // Between two steps nobody but this thread has the operation: a cancel or a close can only have left
+            // its wish here, and the descriptor may be gone.
+            state.lock()
+            guard operation.cancelRequested else {
+                state.unlock()
+                return Unmanaged.passUnretained(operation)
+            }
+            complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
+        case .again:
+            walk.refusable = false
+            state.lock()
+            operation.ring = nil
+            if operation.cancelRequested {
+                complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
+            } else {
+                // To wait in the driver that the handle has now: it may have moved during the attempt.
+                let isLeft = (state.pointee.driver ?? self).leave(operation, state, lane)
+                state.unlock()
+                return isLeft ? nil : Unmanaged.passUnretained(operation)
+            }
+        case .done(let bytes, let drained):
+            state.lock()
+            if !drained || lane.pointee.ended { lane.pointee.ready = true }
+            if bytes == 0, operation.operation == .receive, state.wasReset(operation, descriptor) {
+                complete(operation, state, lane, bytes: 0, code: ECONNRESET, &completed)
+            } else {
+                moved = succeed(operation, state, lane, bytes, &completed)
+            }
+        case .failed(let code):
+            state.lock()
+            lane.pointee.ready = true
+            if walk.refusable, operation.operation == .send || operation.operation == .receive {
+                walk.refusal = state.note(code)
+                refuse(operation, lane)
+            } else {
+                complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
+            }
+        }
+        // The lock is held, and the head has left the lane.
+        walk.refusable = false
+        walk.isFirst = false
+        var next = lane.pointee.pending.head
+        if next != nil, lane.pointee.ready || startsBlindly {
+            lane.pointee.ready = false
+        } else {
+            next = nil
+            lane.pointee.busy = false
+            state.closeIfWanted()
+        }
+        state.unlock()
+        if let moved { goOn(moved, &completed) }
+        return next
     }
 
     /// The same for a file, where no operation waits for another.
@@ -384,6 +399,6 @@ public class Driver: @unchecked Sendable {
         lane.pointee.ready = false
         let descriptor = state.pointee.descriptor
         state.unlock()
-        drive(head._withUnsafeGuaranteedRef { $0 }, state, lane, descriptor, &completed)
+        head._withUnsafeGuaranteedRef { _ = drive($0, state, lane, descriptor, &completed) }
     }
 }

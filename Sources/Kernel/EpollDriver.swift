@@ -61,7 +61,8 @@ final class EpollDriver: Driver, @unchecked Sendable {
             repeat {
                 let count = poller.wait(events, until: deadline)
                 // With many connections none of this is in the cache any more: fetch all of it at once.
-                for event in events[..<count] { prefetch(event) }
+                for event in events[..<count] { prefetchState(of: event) }
+                for event in events[..<count] { prefetchOperation(of: event) }
                 for event in events[..<count] {
                     guard event.data.u64 != EpollDriver.alarmToken else {
                         isWoken = true
@@ -76,11 +77,18 @@ final class EpollDriver: Driver, @unchecked Sendable {
     }
 
     @inline(__always)
-    private func prefetch(_ event: epoll_event) {
-        guard let state = StatePointer(bitPattern: UInt(event.data.u64)) else { return }
+    private func prefetchState(of event: epoll_event) {
+        guard let state = UnsafeRawPointer(bitPattern: UInt(event.data.u64)) else { return }
         ck_prefetch(state)
-        ck_prefetch(UnsafeRawPointer(state) + 64)
-        ck_prefetch(state.pointee.lanes)
+        ck_prefetch(state + 64)
+        ck_prefetch(state + 128)
+    }
+
+    /// What is pending inward, by a look without the lock: whatever is found there, nobody relies on it.
+    @inline(__always)
+    private func prefetchOperation(of event: epoll_event) {
+        guard let state = StatePointer(bitPattern: UInt(event.data.u64)) else { return }
+        ck_prefetch_behind(state.lane(.inward))
     }
 
     private func notice(

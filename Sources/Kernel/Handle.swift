@@ -117,7 +117,6 @@ open class Handle: @unchecked Sendable {
         if check: (StatePointer) throws(SystemError) -> Void = { _ throws(SystemError) in },
         accepted: (StatePointer) -> Void = { _ in }
     ) throws(SystemError) {
-        let driver: Driver
         state.lock()
         do throws(SystemError) {
             guard !state.pointee.closed else {
@@ -127,8 +126,8 @@ open class Handle: @unchecked Sendable {
                 throw SystemError(EINVAL, attempted: "post with a routine on a handle that belongs to a port")
             }
             try check(state)
-            driver = state.pointee.driver ?? .system
-            if !state.pointee.registered { try driver.attach(state) }
+            if state.pointee.driver == nil { state.pointee.driver = .system }
+            if !state.pointee.registered { try state.pointee.driver!.attach(state) }
             guard operation.begin(kind, memory) else {
                 throw SystemError(EALREADY, attempted: "post an operation that is already pending")
             }
@@ -136,9 +135,8 @@ open class Handle: @unchecked Sendable {
             state.unlock()
             throw error
         }
-        if state.pointee.driver == nil { state.pointee.driver = driver }
         accepted(state)
-        operation.handle = self
+        operation.holder = Unmanaged.passRetained(self)
         if other != nil { operation.other = other }
         if extra != nil { operation.extra = extra }
         Recorder.mark(.posted, operation.identity)
@@ -147,7 +145,9 @@ open class Handle: @unchecked Sendable {
         let lane = state.lane(direction)
         lane.pointee.pending.append(reference)
         var completed = CompletionList()
-        let refusal = driver.begin(operation, state, lane, &completed)
+        // Lent, not counted: it is the system's, which stays for ever, or a port's, which this handle keeps.
+        let driver = Unmanaged.passUnretained(state.pointee.driver!)
+        let refusal = driver._withUnsafeGuaranteedRef { $0.begin(operation, state, lane, &completed) }
         if !completed.isEmpty { completed.deliver() }
         if refusal != 0 { throw SystemError(refusal, attempted: "\(kind)") }
     }

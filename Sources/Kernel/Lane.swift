@@ -75,11 +75,7 @@ struct HandleState {
     var key: UInt = 0
     var target: CompletionTarget?
     var driver: Driver?
-    /// Two lanes, in the same allocation as the state.
-    let lanes: UnsafeMutablePointer<Lane>
     var nextFree: UnsafeMutablePointer<HandleState>?
-
-    init(lanes: UnsafeMutablePointer<Lane>) { self.lanes = lanes }
 }
 
 /// Listeners are apart from other sockets, since a connection is locked before its listener, and a state that was
@@ -99,7 +95,11 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     // Valid for ever: states are never given back.
     @inline(__always) func lock() { pthread_mutex_lock(&pointee.mutex) }
     @inline(__always) func unlock() { pthread_mutex_unlock(&pointee.mutex) }
-    @inline(__always) func lane(_ direction: Direction) -> LanePointer { pointee.lanes + direction.rawValue }
+    // Right behind the state, see `HandleStates`.
+    @inline(__always) func lane(_ direction: Direction) -> LanePointer {
+        (UnsafeMutableRawPointer(self) + HandleStates.lanes).assumingMemoryBound(to: Lane.self)
+            + direction.rawValue
+    }
 }
 
 /// The store of handle states: made in slabs, recycled, never given back.
@@ -108,6 +108,10 @@ enum HandleStates {
     // One list for each kind of handle.
     nonisolated(unsafe) private static var free: (StatePointer?, StatePointer?, StatePointer?)
     private static let perSlab = 32
+    /// A state with its two lanes is three lines of the processor's cache, and begins with one.
+    static let size = 192
+    /// Where the lanes begin.
+    static let lanes = 128
 
     private static func withFree<Result>(_ kind: HandleKind, _ body: (inout StatePointer?) -> Result)
         -> Result
@@ -138,14 +142,17 @@ enum HandleStates {
     }
 
     private static func addSlab(to free: inout StatePointer?) {
-        let states = StatePointer.allocate(capacity: perSlab)
-        let lanes = LanePointer.allocate(capacity: 2 * perSlab)
-        lanes.initialize(repeating: Lane(), count: 2 * perSlab)
+        precondition(MemoryLayout<HandleState>.size <= lanes)
+        precondition(2 * MemoryLayout<Lane>.stride <= size - lanes)
+        let slab = UnsafeMutableRawPointer.allocate(byteCount: size * perSlab, alignment: 64)
         for index in 0..<perSlab {
-            (states + index).initialize(to: HandleState(lanes: lanes + 2 * index))
-            pthread_mutex_init(&states[index].mutex, nil)
-            states[index].nextFree = free
-            free = states + index
+            let place = slab + size * index
+            let state = place.bindMemory(to: HandleState.self, capacity: 1)
+            state.initialize(to: HandleState())
+            (place + lanes).bindMemory(to: Lane.self, capacity: 2).initialize(repeating: Lane(), count: 2)
+            pthread_mutex_init(&state.pointee.mutex, nil)
+            state.pointee.nextFree = free
+            free = state
         }
     }
 }

@@ -80,8 +80,8 @@ open class Overlapped: @unchecked Sendable {
     /// Neighbours in the one list that this operation is in: a lane while pending, a completion list after that.
     final var next: Unmanaged<Overlapped>?
     final var previous: Unmanaged<Overlapped>?
-    /// The handle is kept open for as long as the operation is pending.
-    final var handle: Handle?
+    /// The handle is kept open for as long as the operation is pending: a reference of its own.
+    final var holder: Unmanaged<Handle>?
     /// Accept: the socket that is to receive the connection. Transmit: the file.
     final var other: Handle?
     /// What only rare operations carry.
@@ -113,11 +113,14 @@ open class Overlapped: @unchecked Sendable {
 
     /// Back to idle, for a post that was not accepted.
     final func takeBack() {
-        handle = nil
+        holder.take()?.release()
         other = nil
         extra = nil
         state.store(State.idle, ordering: .releasing)
     }
+
+    /// The handle that it is pending on.
+    final var handle: Handle? { holder?.takeUnretainedValue() }
 
     /// Called by a port when it hands the operation's packet to a worker: from here on it may be posted again.
     public final func wasDequeued() { state.store(State.idle, ordering: .releasing) }

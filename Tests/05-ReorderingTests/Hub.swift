@@ -1,34 +1,410 @@
 import Contexts
+import Glibc
 import Kernel
 import Reordering
+import ReorderingPitfalls
 import Stage
 import Testing
 
-@Suite(.serialized)
+@Suite("Chapter 05: the hub and its connections", .serialized)
 struct Chapter05ReorderingHub {
     @Test(
-        "Every byte comes back, with one and four pending reads, one and two workers, of any size",
+        "every byte comes back, with one and four pending reads, one and two workers, of any size",
         arguments: DriverKind.permitted)
-    func echo(driver: DriverKind) throws {
-        for (workers, pendingReads) in [(1, 1), (1, 4), (2, 1), (2, 4)] {
-            for size in [64, 20_000] {
-                var options = StreamHub.Options()
-                options.workers = workers
-                options.pendingReads = pendingReads
-                options.port.driver = driver
-                let hub = try StreamHub(options)
-                let address = try hub.listen { _ in Echo() }
-                let report = try ClientLoad(
-                    to: address, connections: 8, messageSize: size, duration: .seconds(20),
-                    roundTripsEach: 50
-                ).run()
-                #expect(report.roundTrips == 400)
-                #expect(hub.stop())
-                let counters = hub.counters
-                #expect(counters.opened == 8 && counters.announced == 8 && counters.released == 8)
-                #expect(counters.window.mostWaiting <= pendingReads)
-                #expect(counters.chunks.inUse == 0)
+    func echo(driver: DriverKind) async throws {
+        try await onAThread {
+            for (workers, reads) in [(1, 1), (1, 4), (2, 1), (2, 4)] {
+                for size in [64, 20_000] {
+                    let hub = try makeHub(driver, reads: reads, workers: workers, capacity: 4_096)
+                    let address = try hub.listen { _ in Echo() }
+                    let report = try ClientLoad(
+                        to: address, connections: 8, messageSize: size, duration: .seconds(20),
+                        roundTripsEach: 20
+                    ).run()
+                    #expect(report.roundTrips == 160)
+                    #expect(hub.stop())
+                    let counters = hub.counters
+                    #expect(counters.opened == 8 && counters.announced == 8)
+                    #expect(counters.window.mostWaiting <= reads)
+                    #expect(counters.chunks.inUse == 0)
+                }
             }
         }
     }
+
+    // I5.6
+    @Test(
+        "sends, a file with its head, and a chunk sent back leave in the order in which they were asked for",
+        arguments: DriverKind.permitted)
+    func order(driver: DriverKind) async throws {
+        try await onAThread {
+            let file = try TemporaryFile("the file")
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 2, capacity: 8)
+            let connection = try hub.adopt(
+                pair.server,
+                handler: Scripted { chunk, connection in
+                    try connection.send(Array("a longer one than a chunk, ".utf8))
+                    try connection.transmit(file.file, offset: 4, head: Array("head+".utf8))
+                    try connection.send(chunk)
+                    try connection.transmit(file.file, length: 3)
+                    try connection.send([])
+                    connection.finish()
+                })
+            try pair.client.say("chunk")
+            #expect(text(try pair.client.hear(100)) == "a longer one than a chunk, head+filechunkthe")
+            // This side has finished; the connection is still there for what the other side says.
+            #expect(connection.closeReason == nil)
+            pair.client.close()
+            #expect(eventually { connection.closeReason == .ended })
+            #expect(hub.stop())
+        }
+    }
+
+    // I5.6
+    @Test(
+        "what comes behind an open ticket waits for it; one that is given up is passed over",
+        arguments: DriverKind.permitted)
+    func tickets(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 1) { $0.maximumPendingSends = 4 }
+            let connection = try hub.adopt(pair.server, handler: Sink())
+            let (first, second) = (try connection.takeTicket(), try connection.takeTicket())
+            try connection.send(Array("3".utf8))
+            try connection.send(Array("2".utf8), ticket: second)
+            // Two tickets and a send are pending; room for one more.
+            #expect(throws: SystemError(ENOBUFS, attempted: "")) {
+                try connection.send(Array("too long".utf8))
+            }
+            #expect(try pair.client.receiveNow(into: .allocate(byteCount: 8, alignment: 1)) == nil)
+            let third = try connection.takeTicket()
+            connection.finish()
+            #expect(throws: SystemError(ESHUTDOWN, attempted: "")) { try connection.takeTicket() }
+            #expect(throws: SystemError(ESHUTDOWN, attempted: "")) { try connection.send([0]) }
+            connection.skip(first)
+            #expect(text(try pair.client.hear(2)) == "23")
+            // Who has a ticket may still send after `finish`, and the end comes behind it.
+            try connection.send(Array("4".utf8), ticket: third)
+            #expect(text(try pair.client.hear(5)) == "4")
+            #expect(hub.stop())
+        }
+    }
+
+    @Test("a token tells when a send has been handed over, in order", arguments: DriverKind.permitted)
+    func tokens(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 1)
+            let handler = Scripted()
+            let connection = try hub.adopt(pair.server, handler: handler)
+            for token in 1...5 { try connection.send(Array("some more".utf8), token: token) }
+            #expect(eventually { handler.tokens == [1, 2, 3, 4, 5] })
+            #expect(try pair.client.hear(45).count == 45)
+            #expect(hub.stop())
+        }
+    }
+
+    @Test(
+        "a client that does not read costs no more than the limit, and the handler is told",
+        arguments: DriverKind.permitted)
+    func limitOfSends(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 1, capacity: 65_536) { $0.maximumPendingSends = 4 }
+            let connection = try hub.adopt(pair.server, handler: Sink())
+            var refusal: SystemError?
+            for _ in 0..<10_000 where refusal == nil {
+                do throws(SystemError) {
+                    try connection.send([UInt8](repeating: 1, count: 65_536))
+                } catch { refusal = error }
+            }
+            #expect(refusal?.code == ENOBUFS)
+            #expect(hub.counters.chunks.inUse <= 5)
+            #expect(throws: SystemError(ENOBUFS, attempted: "")) {
+                try connection.send([UInt8](repeating: 1, count: 5 * 65_536))
+            }
+            // When the client reads, it goes on.
+            _ = try pair.client.hear(4 * 65_536)
+            #expect(eventually { (try? connection.send([1])) != nil })
+            pair.client.close()
+            #expect(hub.stop())
+            #expect(hub.counters.chunks.inUse == 0)
+        }
+    }
+
+    // I5.5
+    @Test(
+        "kept chunks hold the client back, and are good until they are given back",
+        arguments: DriverKind.permitted)
+    func kept(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 3)
+            let kept = Guarded<[Chunk]>([])
+            let sink = Sink { chunk in
+                chunk.keep()
+                kept.locked { $0.append(chunk) }
+            }
+            try hub.adopt(pair.server, handler: sink)
+            try pair.client.say("one,two,six,ten,")
+            #expect(eventually { sink.received.count == 12 && pair.server.unread == 4 })
+            // Kept twice: given back when both have given it back.
+            let second = kept.locked { $0[1] }
+            second.keep()
+            second.giveBack()
+            #expect(text(Array(second.contents)) == "two,")
+            #expect(pair.server.unread == 4)
+            second.giveBack()
+            #expect(eventually { sink.received.count == 16 })
+            #expect(text(kept.locked { Array($0[0].contents) }) == "one,")
+            #expect(hub.counters.chunks.inUse == 3)
+            // Given back after the end, they go home.
+            pair.client.close()
+            let left = kept.locked { Set($0.map { ObjectIdentifier($0) }).count }
+            #expect(left == 3)
+            #expect(hub.counters.announced == 0)
+            // One reads no more: the end is seen as soon as a read is pending again.
+            kept.locked { $0[0] }.giveBack()
+            #expect(sink.over.pass())
+            for chunk in kept.locked({ [$0[2], $0[3]] }) { chunk.giveBack() }
+            #expect(eventually { hub.counters.chunks.inUse == 0 })
+            #expect(hub.stop())
+        }
+    }
+
+    // I5.2
+    @Test("what was sent before a reset is received, and then the reset", arguments: DriverKind.permitted)
+    func failureInTurn(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let gate = Gate()
+            let hub = try makeHub(driver, reads: 3) { $0.probe = holding(0, until: 2, gate) }
+            let sink = Sink()
+            let connection = try hub.adopt(pair.server, handler: sink)
+            try pair.client.say("bye.")
+            #expect(eventually { pair.server.unread == 0 })
+            try pair.client.setAbortiveClose()
+            pair.client.close()
+            #expect(sink.over.pass())
+            #expect(text(sink.received) == "bye.")
+            #expect(sink.reason == .reset)
+            #expect(connection.window.early > 0)
+            #expect(hub.stop())
+        }
+    }
+
+    // I5.2, I5.7
+    @Test(
+        "closed in the middle: nothing more is received, and the end is the last call",
+        arguments: DriverKind.permitted)
+    func closing(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 3)
+            let handler = Scripted { _, connection in connection.close(.outOfResources) }
+            let connection = try hub.adopt(pair.server, handler: handler)
+            try pair.client.say("one,two,six,")
+            #expect(eventually { handler.events.last == "closed: out of resources" })
+            #expect(handler.events == ["opened", "received", "closed: out of resources"])
+            #expect(throws: SystemError(EBADF, attempted: "")) { try connection.send([1]) }
+            connection.close()
+            connection.finish()
+            #expect(hub.stop())
+            #expect(handler.events.count == 3)
+            #expect(hub.counters.reasons == [.outOfResources: 1])
+        }
+    }
+
+    @Test(
+        "a hub connects: both ends hear of it, and nobody listening is a reason",
+        arguments: DriverKind.permitted)
+    func connecting(driver: DriverKind) async throws {
+        try await onAThread {
+            let hub = try makeHub(driver, reads: 2)
+            let address = try hub.listen { _ in Echo() }
+            let client = Scripted()
+            let connection = try hub.connect(to: address, handler: client)
+            #expect(eventually { client.events.first == "opened" })
+            #expect(hub.find(connection.id) === connection)
+            try connection.send(Array("hello".utf8))
+            #expect(eventually { client.text == "hello" })
+            connection.finish()
+            #expect(eventually { client.events.last == "closed: ended" })
+            // Nobody listens there any more.
+            let listener = try Socket.listener(on: .loopback())
+            let nobody = try listener.localAddress
+            listener.close()
+            let refused = Scripted()
+            try hub.connect(to: nobody, handler: refused)
+            #expect(eventually { !refused.events.isEmpty })
+            #expect(refused.events == ["closed: refused"])
+            #expect(hub.find(connection.id) == nil)
+            #expect(hub.stop())
+            #expect(throws: SystemError(EBADF, attempted: "")) {
+                try hub.connect(to: address, handler: refused)
+            }
+            #expect(throws: SystemError(EBADF, attempted: "")) { try hub.listen { _ in Echo() } }
+        }
+    }
+
+    @Test("one client too many is closed at once, and counted", arguments: DriverKind.permitted)
+    func tooMany(driver: DriverKind) async throws {
+        try await onAThread {
+            let hub = try makeHub(driver, reads: 2) { $0.maximumConnections = 2 }
+            let address = try hub.listen { _ in Echo() }
+            let clients = try (0..<3).map { _ in try Socket.connected(to: address) }
+            #expect(eventually { hub.counters.refused == 1 && hub.counters.opened == 2 })
+            var echoes = 0
+            for client in clients where (try? client.say("hello")) != nil {
+                if let heard = try? client.hear(5), text(heard) == "hello" { echoes += 1 }
+            }
+            #expect(echoes == 2)
+            #expect(hub.stop())
+        }
+    }
+
+    @Test("impossible options are refused")
+    func options() {
+        for change: (inout StreamHub.Options) -> Void in [
+            { $0.pendingReads = 0 }, { $0.pendingReads = 65 }, { $0.chunkCapacity = 0 },
+            { $0.maximumPendingSends = 0 }, { $0.maximumConnections = 0 }, { $0.workers = 0 },
+        ] {
+            var options = StreamHub.Options()
+            change(&options)
+            #expect(throws: SystemError(EINVAL, attempted: "")) { try StreamHub(options) }
+        }
+    }
+
+    @Test(
+        "numbers on the wire: packets of three senders over four connections each come out in order",
+        arguments: DriverKind.permitted)
+    func collector(driver: DriverKind) async throws {
+        try await onAThread {
+            let got = Guarded<[UInt32: [UInt64]]>([:])
+            let collector = PacketCollector(capacity: 64) { packet in
+                got.locked { $0[packet.client, default: []].append(packet.value) }
+            }
+            // Five bytes in a chunk: no packet is whole in one.
+            let hub = try makeHub(driver, reads: 3, workers: 4, capacity: 5)
+            let address = try hub.listen { _ in collector.handler() }
+            let wrong = Counter()
+            inThreads(3, named: "sender") { sender in
+                do { try send(1_000, as: UInt32(sender), to: address) } catch { wrong.add() }
+            }
+            #expect(wrong.value == 0)
+            for sender in UInt32(0)..<3 { #expect(got.locked { $0[sender] } == Array(0..<1_000)) }
+            #expect(collector.counters == (3, 0))
+            collector.forget(1)
+            #expect(collector.counters.clients == 2)
+            #expect(hub.stop())
+        }
+    }
+
+    /// Sends packets in groups of up to 40, each over any of four connections, and waits until all have come out.
+    private func send(_ count: Int, as client: UInt32, to address: Address) throws {
+        var random = Random(seed: UInt64(client) + 5)
+        let lanes = try (0..<4).map { _ in try Socket.connected(to: address) }
+        var next = 0
+        while next < count {
+            let end = min(count, next + 1 + Int(random.next() % 40))
+            var packets = (next..<end).map {
+                NumberedPacket(client: client, number: SequenceNumber(UInt32($0)), value: UInt64($0)).bytes
+            }
+            if random.next() % 4 == 0 { packets.append(packets[0]) }
+            while !packets.isEmpty {
+                let packet = packets.remove(at: Int(random.next() % UInt64(packets.count)))
+                try lanes[Int(random.next() % 4)].say(packet)
+            }
+            // The answers tell how far it has come; one of the connections has heard of the end of the group.
+            var expected: UInt32 = 0
+            let hasCome = eventually {
+                for lane in lanes {
+                    while let answer = try? lane.hear(4, within: .zero), answer.count == 4 {
+                        let number = answer.withUnsafeBytes {
+                            UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self))
+                        }
+                        expected = max(expected, number)
+                    }
+                }
+                return expected == UInt32(end)
+            }
+            guard hasCome else { throw SystemError(ETIMEDOUT, attempted: "send packets") }
+            next = end
+        }
+    }
+
+    // I5.3
+    @Test(
+        "a sender too far ahead, and one sender too many, lose their connections",
+        arguments: DriverKind.permitted)
+    func collectorLimits(driver: DriverKind) async throws {
+        try await onAThread {
+            let got = Guarded<[UInt64]>([])
+            let collector = PacketCollector(capacity: 4, maximumClients: 1) { packet in
+                got.locked { $0.append(packet.value) }
+            }
+            let hub = try makeHub(driver, reads: 2, capacity: 64)
+            let address = try hub.listen { _ in collector.handler() }
+            func packet(_ client: UInt32, _ number: UInt32) -> [UInt8] {
+                NumberedPacket(client: client, number: SequenceNumber(number), value: UInt64(number)).bytes
+            }
+            let first = try Socket.connected(to: address)
+            try first.say(packet(9, 3))
+            #expect(try first.hear(4) == [0, 0, 0, 0])
+            #expect(collector.counters == (1, 1))
+            let ahead = try Socket.connected(to: address)
+            try ahead.say(packet(9, 4))
+            #expect(try ahead.hear(1).isEmpty)
+            let other = try Socket.connected(to: address)
+            try other.say(packet(8, 0))
+            #expect(try other.hear(1).isEmpty)
+            // Nothing of that disturbs those who keep to the limits.
+            try first.say(packet(9, 1) + packet(9, 0) + packet(9, 2))
+            #expect(eventually { got.locked { $0 } == [0, 1, 2, 3] })
+            #expect(hub.stop())
+        }
+    }
+}
+
+/// A handler that does what a test says, and keeps what it hears.
+final class Scripted: StreamHandler {
+    private let heard = Guarded<(events: [String], tokens: [Int], bytes: [UInt8])>(([], [], []))
+    private let script: @Sendable (Chunk, StreamConnection) throws -> Void
+
+    init(_ script: @escaping @Sendable (Chunk, StreamConnection) throws -> Void = { _, _ in }) {
+        self.script = script
+    }
+
+    var events: [String] { heard.locked { $0.events } }
+    var tokens: [Int] { heard.locked { $0.tokens } }
+    var text: String { heard.locked { String(decoding: $0.bytes, as: UTF8.self) } }
+
+    private func note(_ event: String) { heard.locked { $0.events.append(event) } }
+
+    func opened(_ connection: StreamConnection) { note("opened") }
+
+    func received(_ chunk: Chunk, on connection: StreamConnection) {
+        heard.locked { $0.bytes += chunk.contents }
+        note("received")
+        do { try script(chunk, connection) } catch { note("\(error)") }
+    }
+
+    func sent(_ token: Int, on connection: StreamConnection) { heard.locked { $0.tokens.append(token) } }
+
+    func closed(_ connection: StreamConnection, _ reason: CloseReason) { note("closed: \(reason)") }
+}
+
+/// A file with a text in it, gone when the last reference goes.
+private final class TemporaryFile: @unchecked Sendable {
+    let file: File
+    private let path: String
+
+    init(_ text: String) throws {
+        path = "/tmp/reordering-\(getpid())-\(UInt.random(in: 0..<1_000_000)).txt"
+        try writeFile(path, text)
+        file = try File(path)
+    }
+
+    deinit { unlink(path) }
 }

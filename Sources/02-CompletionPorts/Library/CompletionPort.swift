@@ -120,7 +120,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
             throw SystemError.closed("post to a closed port")
         }
         Recorder.mark(.queued, operation?.identity ?? 0)
-        queue.append(Packet(key: key, bytes: bytes, operation: operation, isPosted: true, errorCode: 0))
+        queue.append(Packet(posted: operation, bytes: bytes, key: key))
         let wakes = releaseWaiters()
         lock.unlock()
         if wakes { driver.wake() }
@@ -147,15 +147,13 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     func enqueue(_ completed: inout CompletionList) {
         while let reference = completed.popFirst() {
             // The reference that the kernel held is now the packet's.
-            let operation = reference.takeRetainedValue()
+            let packet = Packet(completed: reference.takeRetainedValue())
             guard !isClosed else {
-                operation.wasDequeued()
+                packet.operation?.wasDequeued()
                 dropped += 1
                 continue
             }
-            let (key, bytes, code) = (operation.completionKey, operation.bytes, operation.errorCode)
-            queue.append(
-                Packet(key: key, bytes: bytes, operation: operation, isPosted: false, errorCode: code))
+            queue.append(packet)
         }
     }
 

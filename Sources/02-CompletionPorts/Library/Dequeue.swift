@@ -45,7 +45,6 @@ extension CompletionPort {
         let room = max(1, batch.capacity - batch.count + taken)
         while taken < min(share, room), let packet = queue.popFirst() {
             settle(packet)
-            Recorder.mark(.dequeued, packet.operation?.identity ?? 0)
             batch.append(packet)
             taken += 1
         }

@@ -15,6 +15,8 @@ public final class EchoServer: Sendable {
 
     /// Bytes of buffer that each connection has.
     public static let bufferSize = 1024
+    /// Packets that a worker takes at a time: its handlers are short and hardly ever block.
+    static let batch = 16
 
     /// The server's limits and choices.
     public struct Options: Sendable {
@@ -61,11 +63,10 @@ public final class EchoServer: Sendable {
         let clients = Clients(listener, port, options.maximumConnections)
         self.port = port
         self.clients = clients
-        workers = try WorkerGroup(options.workers, on: port) { packet, error in
-            guard let operation = packet.operation else { return }
-            if let connection = operation as? Connection {
+        workers = try WorkerGroup(options.workers, on: port, batch: EchoServer.batch) { packet, error in
+            if let connection = packet.operation as? Connection {
                 clients.advance(connection, packet.bytes, error)
-            } else if let acceptance = operation as? Acceptance {
+            } else if let acceptance = packet.operation as? Acceptance {
                 clients.accepted(acceptance, error)
             }
         }

@@ -1,4 +1,5 @@
 import Kernel
+import Timeline
 
 /// What a port hands to a worker: who, what, and how much.
 ///
@@ -14,6 +15,22 @@ public struct Packet: @unchecked Sendable {
     public let isPosted: Bool
     /// The system's error number; 0 when the operation succeeded, and in every posted packet.
     public let errorCode: Int32
+
+    init(completed operation: consuming Overlapped) {
+        key = operation.completionKey
+        bytes = operation.bytes
+        errorCode = operation.errorCode
+        isPosted = false
+        self.operation = operation
+    }
+
+    init(posted operation: Overlapped?, bytes: Int, key: UInt) {
+        self.key = key
+        self.bytes = bytes
+        self.operation = operation
+        isPosted = true
+        errorCode = 0
+    }
 
     /// What went wrong with the operation; nil when nothing did.
     public var error: SystemError? { errorCode == 0 ? nil : operation?.error }
@@ -61,7 +78,11 @@ public struct PacketBatch: ~Copyable {
     public var count: Int { packets.count }
 
     /// Takes the oldest packet out; nil when the batch is empty.
-    public mutating func next() -> Packet? { packets.popFirst() }
+    public mutating func next() -> Packet? {
+        let packet = packets.popFirst()
+        if Recorder.isRecording, let packet { Recorder.mark(.dequeued, packet.operation?.identity ?? 0) }
+        return packet
+    }
 
     mutating func append(_ packet: consuming Packet) { packets.append(packet) }
 }

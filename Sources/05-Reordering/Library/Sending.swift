@@ -7,14 +7,6 @@ public struct SendTicket: Sendable {
     let number: SequenceNumber
 }
 
-/// What waits for its turn to be sent.
-enum Outgoing {
-    /// Chunks, one behind the other.
-    case chain(Chunk)
-    /// The ticket was given up.
-    case nothing
-}
-
 /// The sending side. The system sends what is posted on one socket in the order of the posts, each whole before the next:
 /// so sends are in order when their numbers are given and they are posted in that order, under one lock. (I5.6)
 extension StreamConnection {
@@ -39,7 +31,8 @@ extension StreamConnection {
                 giveBack(chain.chain())
                 throw SystemError(ENOBUFS, attempted: "send")
             }
-            chunk.fill(bytes[(piece * capacity)..<min(bytes.count, (piece + 1) * capacity)])
+            let end = min(bytes.count, (piece + 1) * capacity)
+            chunk.fill(UnsafeRawBufferPointer(rebasing: bytes[(piece * capacity)..<end]))
             if piece == pieces - 1 { chunk.token = token }
             chain.append(chunk)
         }
@@ -106,25 +99,19 @@ extension StreamConnection {
         defer { lock.unlock() }
         try admit(1)
         pendingSends += 1
-        return SendTicket(number: takeNumber())
+        defer { nextTicket = nextTicket.next }
+        return SendTicket(number: nextTicket)
     }
 
     /// Gives a ticket up: those behind it need not wait.
     public func skip(_ ticket: SendTicket) {
         lock.lock()
-        if reason == nil { pendingSends -= 1 }
-        if reason == nil, hub.options.ordersSends {
-            let place = sends.insert(.nothing, ticket.number)
-            precondition(place == .taken, "a ticket used twice")
-            release()
+        if reason == nil {
+            pendingSends -= 1
+            place(nil, ticket)
         }
         finishIfDone()
         leave()
-    }
-
-    private func takeNumber() -> SequenceNumber {
-        defer { nextTicket = nextTicket.next }
-        return nextTicket
     }
 
     /// Under the lock: whether `count` more contexts may be used for sending.
@@ -153,25 +140,22 @@ extension StreamConnection {
             throw error
         }
         pendingSends += ticket == nil ? contexts : contexts - 1
-        if hub.options.ordersSends {
-            let place = sends.insert(.chain(chain), ticket?.number ?? takeNumber())
-            precondition(place == .taken, "a ticket used twice")
-            release()
-        } else {
-            postAll(chain)
-        }
+        place(chain, ticket)
         leave()
     }
 
-    /// Under the lock: posts every send whose turn it is.
-    private func release() {
-        while let outgoing = sends.takeNext() {
-            if case .chain(let chain) = outgoing { postAll(chain) }
-        }
+    /// Under the lock: puts a chain of chunks, or a ticket given up, to its place, and posts every send whose turn it is.
+    private func place(_ chain: Chunk?, _ ticket: SendTicket?) {
+        guard hub.options.ordersSends else { return postAll(chain) }
+        let place = sends.insert(chain, ticket?.number ?? nextTicket)
+        precondition(place == .taken, "a ticket used twice")
+        if ticket == nil { nextTicket = nextTicket.next }
+        while let next = sends.takeNext() { postAll(next) }
     }
 
-    private func postAll(_ chain: Chunk) {
-        var next: Chunk? = chain
+    /// Under the lock: posts a chain. When the connection is over, it only goes home.
+    func postAll(_ chain: Chunk?) {
+        var next = chain
         while let chunk = next {
             next = chunk.following
             chunk.following = nil
@@ -195,8 +179,8 @@ extension StreamConnection {
             // There would be a hole in the stream.
             operations -= 1
             sending -= 1
-            abandon(chunk)
             shut(CloseReason(error))
+            abandon(chunk)
         }
     }
 
@@ -204,8 +188,8 @@ extension StreamConnection {
     func sendIsThrough(_ chunk: Chunk, _ error: Int32) {
         sending -= 1
         if error != 0 {
-            abandon(chunk)
             shut(CloseReason(SystemError(error, attempted: "send")))
+            abandon(chunk)
         } else if chunk.isReader {
             readerWasSent(chunk)
         } else if chunk.token != nil {
@@ -218,16 +202,6 @@ extension StreamConnection {
     }
 
     /// Under the lock: will not be sent.
-    func abandon(_ outgoing: Outgoing) {
-        guard case .chain(let chain) = outgoing else { return }
-        var next: Chunk? = chain
-        while let chunk = next {
-            next = chunk.following
-            chunk.following = nil
-            abandon(chunk)
-        }
-    }
-
     private func abandon(_ chunk: Chunk) {
         if chunk.isReader { readerWasSent(chunk) } else { giveBackSend(chunk) }
     }
@@ -274,10 +248,6 @@ extension Chunk {
     func fill(_ bytes: UnsafeRawBufferPointer) {
         count = min(bytes.count, memory.count)
         memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
-    }
-
-    fileprivate func fill(_ bytes: UnsafeRawBufferPointer.SubSequence) {
-        fill(UnsafeRawBufferPointer(rebasing: bytes))
     }
 
     /// Nothing of this life stays.

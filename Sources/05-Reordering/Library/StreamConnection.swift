@@ -40,7 +40,8 @@ public final class StreamConnection: @unchecked Sendable {
     var isInTable = false
 
     // What is to be sent, in `Sending.swift`.
-    var sends: ReorderWindow<Outgoing>
+    /// Chains of chunks that wait for their turn; nil where a ticket was given up.
+    var sends: ReorderWindow<Chunk?>
     var nextTicket = SequenceNumber(0)
     /// Contexts that send, and tickets that are out.
     var pendingSends = 0
@@ -265,7 +266,7 @@ public final class StreamConnection: @unchecked Sendable {
         self.reason = reason
         socket.close()
         // They would wait for ever for those before them. (I5.7)
-        while let outgoing = sends.takeEarliest() { abandon(outgoing) }
+        while let chain = sends.takeEarliest() { postAll(chain) }
     }
 
     /// Nothing will come any more, and everything that came has been handed over. (I5.7)

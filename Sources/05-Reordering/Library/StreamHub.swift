@@ -16,6 +16,8 @@ public final class StreamHub: Sendable {
         public var workers = 2
         /// How many of them may run at a time; 0 means as many as there are processors.
         public var concurrency = 0
+        /// Packets that a worker takes at a time. More than 1 is faster with handlers that are short and never block.
+        public var batch = 1
         /// Reads that each connection has pending, 1 to 64. A chunk that somebody keeps counts.
         public var pendingReads = 2
         /// Bytes that fit into a chunk.
@@ -66,7 +68,7 @@ public final class StreamHub: Sendable {
         public internal(set) var window = StreamConnection.WindowCounters()
         /// The chunks of all connections.
         public internal(set) var chunks: FreeList<Chunk>.Counters
-        /// Connections that somebody still needs.
+        /// Connections that somebody still has a reference to.
         public var alive: Int { opened - released }
     }
 
@@ -80,7 +82,9 @@ public final class StreamHub: Sendable {
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
         let table = StreamTable(port, options)
         self.table = table
-        workers = try WorkerGroup(options.workers, on: port) { packet, error in table.handle(packet, error) }
+        workers = try WorkerGroup(options.workers, on: port, batch: options.batch) { packet, error in
+            table.handle(packet, error)
+        }
     }
 
     /// Where the packets go. A handler that blocks says so with `port.blocking`.
@@ -139,7 +143,8 @@ public final class StreamHub: Sendable {
     /// Stops to listen, closes every connection, waits until everything is back in the pool, and ends the workers. Not to
     /// be called by a handler.
     ///
-    /// - Returns: Whether every counter is zero. False after 10 seconds: then somebody has not given a chunk back.
+    /// - Returns: Whether every handler has heard of the end and no chunk is in use. False after 10 seconds: then somebody
+    ///   has not given a chunk back.
     @discardableResult
     public func stop() -> Bool {
         let isClean = table.stop(within: .seconds(10))

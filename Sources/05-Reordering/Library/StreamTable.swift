@@ -132,17 +132,13 @@ final class StreamTable: @unchecked Sendable {
             count.reasons[reason, default: 0] += 1
             count.window.mostWaiting = max(count.window.mostWaiting, window.mostWaiting)
             count.window.early += window.early
+            monitor.broadcast()
             return isStopping ? [] : self.pools
         }
         for pool in pools { pool.descriptorClosed() }
     }
 
-    func wasReleased() {
-        monitor.locked {
-            count.released += 1
-            monitor.broadcast()
-        }
-    }
+    func wasReleased() { monitor.locked { count.released += 1 } }
 
     // MARK: The end
 
@@ -154,15 +150,16 @@ final class StreamTable: @unchecked Sendable {
         for pool in pools { pool.stop() }
         for connection in snapshot() { connection.close() }
         let deadline = Deadline.after(patience)
-        let isReleased = monitor.locked {
-            while count.alive > 0 {
-                if !monitor.wait(until: deadline) { return count.alive == 0 }
+        return monitor.locked {
+            // Chunks that somebody keeps come back without a word: hence the short waits.
+            while count.announced < count.opened || chunks.counters.inUse > 0 {
+                if deadline.hasPassed { return false }
+                monitor.wait(until: .after(.milliseconds(1)))
             }
             // The pools refer to this table.
             self.pools = []
             return true
         }
-        return isReleased && chunks.counters.inUse == 0
     }
 }
 

@@ -1,7 +1,19 @@
 import Stage
 
-/// The chapter's pitfalls.
+/// What goes wrong in this chapter, and what does not any more.
 public enum Chapter05 {
-    /// All of them.
-    public static let pitfalls: [Pitfall] = []
+    /// All of it, in the order in which the text tells it.
+    public static let pitfalls: [Pitfall] = [
+        OutOfOrderReceive.pitfall,
+        NumberAndPostNotAtomic.pitfall,
+        CloseOvertakesData.pitfall,
+        OutOfOrderSend.pitfall,
+        ReorderGrowsWithoutBound.pitfall,
+        OnePendingReadIsSlow.pitfall,
+        SequenceWraps.pitfall,
+        ReorderBufferLeak.pitfall,
+        ReorderWindowUnlocked.pitfall,
+        PartialSend.pitfall,
+        SendsInterleave.pitfall,
+    ]
 }

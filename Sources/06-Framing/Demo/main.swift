@@ -1,1 +1,36 @@
-print("")
+import Framing
+import FramingPitfalls
+import Glibc
+import Kernel
+import Stage
+
+let options = Stage.Options.ofThisProgram(
+    Usage(
+        "06-framing",
+        "A stream of messages, cut at every place there is: the same messages, however it is cut.",
+        options: [.serve, .address, .workers, .concurrency, .driver, .svg, .trace, .plain],
+        pitfalls: Chapter06.pitfalls))
+let terminal = Terminal(plain: options.plain)
+
+do {
+    if options.serve != nil {
+        try serve(options, on: terminal)
+    } else if let slug = options.pitfall {
+        Pitfalls.play(slug, from: Chapter06.pitfalls, driver: options.driver, on: terminal)
+    } else {
+        terminal.heading("Six messages in chunks of 24 bytes, as they came")
+        let figure = try Figure(texts, chunk: 24, options.driver)
+        figure.draw(on: terminal)
+        if let path = options.value(.svg) { try writeFile(path, figure.svg()) }
+        terminal.claim("six messages, as they were sent", holds: figure.witness.messages == texts)
+        let cuts = try Cuts()
+        cuts.show(on: terminal)
+        cuts.showPairs(on: terminal)
+        try playServer(options, on: terminal)
+        try showAnswers(options, on: terminal)
+    }
+} catch {
+    _ = "06-framing: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
+    exit(1)
+}
+terminal.finish()

@@ -59,6 +59,9 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// What is wrong with what the other side has sent; nil when nothing is. In the handler's calls only.
     public var error: FrameError? { failure }
 
+    /// The most memory that frames in several pieces have needed. In the handler's calls only.
+    public var peakCapacity: Int { reader.peakCapacity }
+
     // MARK: Sending
 
     /// Answers. In the handler's calls only; from `received` it leaves together with the other answers to the chunk.

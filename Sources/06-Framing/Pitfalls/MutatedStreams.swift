@@ -17,6 +17,9 @@ public struct MutatedStreams {
         public var peakPercent = 0
         /// What went wrong; empty when nothing did. The first few only.
         public var complaints: [String] = []
+
+        /// Nothing seen yet.
+        public init() {}
     }
 
     private var dice: Dice
@@ -52,12 +55,7 @@ public struct MutatedStreams {
     private mutating func check<Codec: FrameCodec>(
         _ codec: Codec, forbidden: Set<UInt8>, reference: ([UInt8]) -> Outcome
     ) {
-        let room = codec.maximumFrameLength - 4
-        var messages: [[UInt8]] = []
-        for _ in 0..<1 + dice.roll(8) {
-            let length = dice.roll(max(0, room) + 1)
-            messages.append((0..<length).map { _ in byte(except: forbidden) })
-        }
+        let messages = messages(codec, forbidden)
         guard let valid = try? Streams.encode(messages, codec) else {
             return complain("a valid message was refused by \(codec)")
         }
@@ -84,6 +82,20 @@ public struct MutatedStreams {
         }
         if !outcome.messages.starts(with: prefix) {
             complain("\(codec), cuts \(cuts): a valid message is missing")
+        }
+    }
+
+    /// One stream of such frames, where it is cut, and what is to come of it.
+    public mutating func next(_ codec: LengthPrefixed) -> (stream: [UInt8], cuts: [Int], expected: Outcome) {
+        let valid = (try? Streams.encode(messages(codec, []), codec)) ?? []
+        let (stream, _) = mutate(valid)
+        return (stream, cuts(stream.count), PlainReference(codec).outcome(of: stream))
+    }
+
+    private mutating func messages<Codec: FrameCodec>(_ codec: Codec, _ forbidden: Set<UInt8>) -> [[UInt8]] {
+        let room = max(0, codec.maximumFrameLength - 4)
+        return (0..<1 + dice.roll(8)).map { _ in
+            (0..<dice.roll(room + 1)).map { _ in byte(except: forbidden) }
         }
     }
 

@@ -5,6 +5,7 @@ import Glibc
 import Kernel
 import Reordering
 import Synchronization
+import Timeline
 
 /// A file that is arriving: it has a temporary name beside its final one, and all its room on the disk, before the first
 /// byte comes. Under its final name there is nothing, and then the whole file; never a part of it. (I8.4)
@@ -91,6 +92,7 @@ final class PieceWrite: HubTask, Pooled, @unchecked Sendable {
     ) {
         target = (file, chunk, connection)
         self.offset = Int64(offset)
+        Recorder.label(identity, "write \(bytes.count) at \(offset)")
         // Before the post: it may be through when the call returns.
         chunk.keep()
         do throws(SystemError) { try file.file.write(self, from: bytes) } catch { completed(0, error) }

@@ -4,6 +4,7 @@ import Contexts
 import Glibc
 import Kernel
 import Reordering
+import Timeline
 
 /// A file that is to be sent when its turn comes.
 final class FileRequest: Sendable {
@@ -82,6 +83,7 @@ final class SumRead: HubTask, Pooled, @unchecked Sendable {
         target = (file, connection)
         offset = Int64(file.summed)
         let count = min(SumRead.capacity, Int(file.state.mayBeSummed - file.summed))
+        Recorder.label(identity, "sum up \(count) at \(offset)")
         try file.file.read(self, into: UnsafeMutableRawBufferPointer(rebasing: memory[..<count]))
     }
 

@@ -64,6 +64,13 @@ public final class TransferHub: @unchecked Sendable {
         return connection
     }
 
+    /// Takes over a connection that stands.
+    public func adopt(_ socket: Socket) throws(SystemError) -> TransferConnection {
+        let connection = TransferConnection(self)
+        try streams.adopt(socket, handler: connection)
+        return connection
+    }
+
     func add(_ connection: TransferConnection) {
         open.locked { $0[ObjectIdentifier(connection)] = connection }
         events.opened(connection)

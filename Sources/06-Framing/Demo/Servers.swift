@@ -1,0 +1,128 @@
+import Contexts
+import Framing
+import FramingPitfalls
+import Glibc
+import Kernel
+import Reordering
+import Stage
+import Timeline
+
+private func hubOptions(_ options: Stage.Options, reads: Int = 2) -> StreamHub.Options {
+    var choices = StreamHub.Options()
+    choices.workers = options.workers ?? 2
+    choices.concurrency = options.concurrency ?? 0
+    choices.pendingReads = reads
+    choices.port.driver = options.driver
+    return choices
+}
+
+/// `--serve`: gives lines back to whoever connects with `nc`, until Ctrl-C or SIGTERM.
+func serve(_ options: Stage.Options, on terminal: Terminal) throws {
+    let interrupt = Interrupt()
+    if options.has(.svg) || options.has(.trace) { Recorder.start() }
+    let server = try FramedServer(
+        Lines(maximumLength: 1024), on: options.listenAddress, options: hubOptions(options)
+    ) { FramedEcho(tellsErrors: true) }
+    terminal.say("listening on \(server.address)")
+    _ = interrupt.wait()
+    let isClean = server.stop()
+    if Recorder.isRecording {
+        try options.save(
+            Recorder.stop(), title: "The line server of chapter 06",
+            description: "What the server's operations and workers did while it was up.")
+    }
+    let ledger = server.ledger
+    terminal.say(
+        "\(readable(server.hub.counters.opened)) connections; \(readable(ledger.messages)) lines, "
+            + "\(readable(ledger.joined)) of them in several pieces; \(ledger.malformed) too long, "
+            + "\(ledger.cutShort) without an end")
+    terminal.claim("every chunk is back", holds: isClean && server.hub.counters.chunks.inUse == 0)
+}
+
+/// Clients that cut what they send wherever the dice fall; two workers.
+func playServer(_ options: Stage.Options, on terminal: Terminal) throws {
+    terminal.heading("A framed server, two workers, clients that cut at random")
+    let codec = LengthPrefixed(.two, .bigEndian, maximumLength: 300)
+    let together = Counter()
+    var choices = hubOptions(options, reads: 4)
+    choices.chunkCapacity = 128
+    let server = try FramedServer(codec, options: choices) { OneAtATime(together: together) }
+    let clients = 4
+    let wrong = Counter()
+    Recorder.start()
+    let address = server.address
+    inThreads(clients, named: "client") { number in
+        Recorder.nameThread("client \(number + 1)")
+        var dice = Dice(seed: UInt64(number + 1))
+        let messages = (0..<30).map { _ in (0..<dice.roll(200)).map { _ in UInt8(dice.roll(256)) } }
+        do {
+            let stream = try Streams.encode(messages, codec)
+            let client = try Client(to: address)
+            var place = 0
+            while place < stream.count {
+                let end = min(stream.count, place + 1 + dice.roll(400))
+                try client.send(Array(stream[place..<end]))
+                place = end
+            }
+            if try client.receive(stream.count) != stream { wrong.add() }
+            client.socket.close()
+        } catch {
+            wrong.add()
+        }
+    }
+    let isClean = server.stop()
+    let recording = Recorder.stop()
+    terminal.draw(recording)
+    if let path = options.value(.trace) { try writeFile(path, recording.trace(process: "06-framing")) }
+    let ledger = server.ledger
+    terminal.say(
+        "\(ledger.messages) messages, \(ledger.joined) of them put together from several chunks")
+    terminal.claim(
+        "all \(clients * 30) messages came back, each client's in order",
+        holds: wrong.value == 0 && ledger.messages == clients * 30)
+    terminal.claim("never two of one connection at a time", holds: together.value == 0)
+    terminal.claim("every chunk is back", holds: isClean)
+}
+
+/// An echo that counts how often somebody else is at the same connection.
+private final class OneAtATime: FrameHandler {
+    private let inside = Counter()
+    private let together: Counter
+
+    init(together: Counter) { self.together = together }
+
+    func received(_ message: RawSpan, on connection: FramedConnection<LengthPrefixed>) {
+        if inside.add() > 1 { together.add() }
+        try? connection.reply(message)
+        inside.add(-1)
+    }
+}
+
+/// An answer for each message by itself.
+private final class OneByOne: FrameHandler {
+    func received(_ message: RawSpan, on connection: FramedConnection<LengthPrefixed>) {
+        try? connection.reply(message)
+        connection.flush()
+    }
+}
+
+/// What it is worth to answer all messages of a chunk with one send.
+func showAnswers(_ options: Stage.Options, on terminal: Terminal) throws {
+    terminal.heading("Eight questions in one chunk: eight answers, or one send with all of them")
+    func rate(_ handler: @escaping @Sendable () -> any FrameHandler<LengthPrefixed>) throws -> Double {
+        var choices = hubOptions(options, reads: 1)
+        choices.workers = options.workers ?? 1
+        let server = try FramedServer(
+            LengthPrefixed(.four, .bigEndian), options: choices, handler: handler)
+        defer { server.stop() }
+        var load = ClientLoad(
+            to: server.address, connections: 16, messageSize: 8 * 64, duration: .milliseconds(600))
+        load.framesEach = 8
+        return try load.run().perSecond * 8
+    }
+    let single = try rate { OneByOne() }
+    let collected = try rate { FramedEcho() }
+    terminal.bar("a send for each", single, of: collected, figure: "\(readable(single)) messages/s")
+    terminal.bar("one send for all", collected, of: collected, figure: "\(readable(collected)) messages/s")
+    terminal.claim("together they are faster", holds: collected > single)
+}
