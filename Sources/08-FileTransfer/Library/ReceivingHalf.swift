@@ -7,7 +7,6 @@ struct Question {
     let name: SafeName
     let folder: String
     let observer: TransferObserver
-    let deadline: UInt64
 }
 
 /// The receiving half of a connection.
@@ -25,30 +24,43 @@ extension TransferConnection {
             if isOver { return .disconnected }
             guard let folder = folder ?? hub.options.folder else { return .declined }
             if questions.count >= hub.options.maximumWaitingFiles { return .busy }
-            let number = nextID()
-            questions[number] = Question(
-                name: safe, folder: folder, observer: observer,
-                deadline: monotonicNanoseconds() + hub.options.limits.answer)
-            tell(TransferMessage(.ask, number, text: name.utf8), &after)
+            questions.append(Question(name: safe, folder: folder, observer: observer))
+            askNext(&after)
             return nil
         }
         if let failure { throw TransferError(failure, name) }
     }
 
-    /// The other side does not give it.
-    func declined(_ number: UInt32, _ failure: TransferFailure) {
-        locked { after in
-            guard let question = questions.removeValue(forKey: number) else { return }
-            finish(
-                question.observer, TransferError(failure, question.name.description, isFromPeer: true), &after
-            )
-        }
+    /// Under the lock: asks the next question, one at a time and when nothing is arriving: so the time that an answer may
+    /// take is not taken by other files.
+    func askNext(_ after: inout After) {
+        guard stream != nil, asked == nil, incoming == nil, let question = questions.first else { return }
+        let number = nextID()
+        asked = (number, monotonicNanoseconds() + hub.options.limits.answer)
+        tell(TransferMessage(.ask, number, text: question.name.description.utf8), &after)
+    }
+
+    /// Under the lock: takes the question of that number back, if it is the one that has been asked.
+    private func takeQuestion(_ number: UInt32) -> Question? {
+        guard asked?.number == number, !questions.isEmpty else { return nil }
+        asked = nil
+        return questions.removeFirst()
+    }
+
+    /// Under the lock: the file of that question will not come.
+    func answered(
+        _ number: UInt32, with failure: TransferFailure, isFromPeer: Bool = false, _ after: inout After
+    ) {
+        guard let question = takeQuestion(number) else { return }
+        let error = TransferError(failure, question.name.description, isFromPeer: isFromPeer)
+        finish(question.observer, error, &after)
+        askNext(&after)
     }
 
     /// A file is announced: agrees, or says why not. Nothing is written before this side has agreed, and under no other
     /// name than a safe one. (I8.5)
     func consider(_ message: TransferMessage) {
-        let question = locked { _ in questions.removeValue(forKey: message.count) }
+        let question = locked { _ in takeQuestion(message.count) }
         let observer = question?.observer ?? TransferObserver(finished: hub.events.received)
         let made = Result { () throws(TransferFailure) in try makeFile(message, question, observer) }
         locked { after in
@@ -60,6 +72,7 @@ extension TransferConnection {
             case .failure(let failure):
                 tell(TransferMessage(.refuse, message.id, failure), &after)
                 finish(observer, TransferError(failure, readableName(message.text)), &after)
+                askNext(&after)
             }
         }
     }
@@ -122,6 +135,7 @@ extension TransferConnection {
         case .failed(let failure, let tells):
             if tells { tell(TransferMessage(.refuse, file.id, failure), &after) }
             incoming = nil
+            askNext(&after)
             let error = TransferError(failure, file.name.description, isFromPeer: isFromPeer)
             after.append { [self] in hub.port.blocking { file.discard() } }
             finish(file.observer, error, &after)
@@ -135,6 +149,7 @@ extension TransferConnection {
         }
         locked { after in
             incoming = nil
+            defer { askNext(&after) }
             switch kept {
             case .success:
                 tell(TransferMessage(.verified, file.id), &after)

@@ -55,7 +55,7 @@ extension TransferConnection {
             locked { after in
                 isOpening = false
                 // Unless it was called off meanwhile.
-                guard waitingFiles.first === next else { return sendWaitingWords(&after) }
+                guard waitingFiles.first === next else { return sendWords(&after) }
                 waitingFiles.removeFirst()
                 announce(next, opened, &after)
             }
@@ -84,7 +84,7 @@ extension TransferConnection {
         case .failure(let failure):
             if request.question != 0 { tell(TransferMessage(.decline, request.question, failure), &after) }
             finish(request.observer, TransferError(failure, request.name.description), &after)
-            sendWaitingWords(&after)
+            sendWords(&after)
         }
     }
 
@@ -148,7 +148,7 @@ extension TransferConnection {
     func letGo(_ file: OutgoingFile, _ after: inout After) {
         guard outgoing === file else { return }
         outgoing = nil
-        sendWaitingWords(&after)
+        sendWords(&after)
         after.append { [self] in
             file.file.close()
             startNextFile()

@@ -19,19 +19,26 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
     private(set) var isOver = false
     private var lastID: UInt32 = 0
     private var words: [[UInt8]] = []
+    private var wordsInFlight = 0
     // The sending half, in `SendingHalf.swift`.
     var outgoing: OutgoingFile?
     var waitingFiles: [FileRequest] = []
     var isOpening = false
     // The receiving half, in `ReceivingHalf.swift`.
     var incoming: IncomingFile?
-    var questions: [UInt32: Question] = [:]
+    var questions: [Question] = []
+    /// The first of them has been asked, under this number; until then an answer is waited for.
+    var asked: (number: UInt32, deadline: UInt64)?
 
     // MARK: What belongs to the handler's calls, which come one at a time
 
     private let reader = FrameReader(TransferMessage.codec)
     /// Whose the raw bytes are that come now; nil when nobody wants them any more.
     var pieceOwner: IncomingFile?
+
+    /// Pieces have the number of their file as a token.
+    private static let wordsToken = -1
+    private static let mostWordsInFlight = 16
 
     init(_ hub: TransferHub) { self.hub = hub }
 
@@ -63,24 +70,30 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
             if isFileUnderWay, hub.options.wordsDuringFile == .refused { return .busy }
             if words.count >= hub.options.maximumWaitingWords { return .busy }
             words.append(message)
-            if !isFileUnderWay { sendWaitingWords(&after) }
+            if !isFileUnderWay { sendWords(&after) }
             return nil
         }
         if let failure { throw TransferError(failure, "message") }
     }
 
-    /// Under the lock: what has waited for the connection to stand, or for the end of a file.
-    func sendWaitingWords(_ after: inout After) {
-        guard stream != nil else { return }
-        for message in words { tell(TransferMessage(.words, text: message), &after) }
-        words = []
+    /// Under the lock, when no file is under way: sends what waits, a few at a time. The rest follows when those have gone
+    /// out: who does not read fills this side's queue, and nothing else.
+    func sendWords(_ after: inout After) {
+        while outgoing == nil, stream != nil, wordsInFlight < TransferConnection.mostWordsInFlight,
+            !words.isEmpty
+        {
+            wordsInFlight += 1
+            tell(
+                TransferMessage(.words, text: words.removeFirst()), token: TransferConnection.wordsToken,
+                &after)
+        }
     }
 
     /// Under the lock: sends a message of the exchange. Too many of them mean a peer that does not read.
-    func tell(_ message: TransferMessage, _ after: inout After) {
+    func tell(_ message: TransferMessage, token: Int? = nil, _ after: inout After) {
         guard let stream, !isOver else { return }
         do {
-            try stream.send(try message.frame())
+            try stream.send(try message.frame(), token: token)
         } catch {
             after.append { stream.close(.outOfResources) }
         }
@@ -108,10 +121,8 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         hub.add(self)
         locked { after in
             stream = connection
-            for (number, question) in questions {
-                tell(TransferMessage(.ask, number, text: question.name.description.utf8), &after)
-            }
-            if waitingFiles.isEmpty { sendWaitingWords(&after) }
+            askNext(&after)
+            if waitingFiles.isEmpty { sendWords(&after) }
         }
         startNextFile()
     }
@@ -138,7 +149,7 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         switch message.kind {
         case .words: hub.events.words(message.text, self)
         case .ask: answer(id, message.text)
-        case .decline: declined(id, message.reason)
+        case .decline: locked { after in answered(id, with: message.reason, isFromPeer: true, &after) }
         case .announce: consider(message)
         case .agree: step(id) { $0.agreed(now: now) }
         case .refuse: step(id, isFromPeer: true) { $0.fail(message.reason, tells: false) }
@@ -155,8 +166,14 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         }
     }
 
-    /// For the stream: a piece has been handed to the system.
-    public func sent(_ token: Int, on connection: StreamConnection) { pieceSent(UInt32(token)) }
+    /// For the stream: a piece or a message has been handed to the system.
+    public func sent(_ token: Int, on connection: StreamConnection) {
+        guard token == TransferConnection.wordsToken else { return pieceSent(UInt32(token)) }
+        locked { after in
+            wordsInFlight -= 1
+            sendWords(&after)
+        }
+    }
 
     /// For the stream.
     public func closed(_ connection: StreamConnection, _ reason: CloseReason) {
@@ -192,10 +209,10 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         for file in waitingFiles {
             finish(file.observer, TransferError(failure, file.name.description), &after)
         }
-        for question in questions.values {
+        for question in questions {
             finish(question.observer, TransferError(failure, question.name.description), &after)
         }
-        (waitingFiles, questions) = ([], [:])
+        (waitingFiles, questions, asked) = ([], [], nil)
         if let incoming { act(incoming.state.fail(failure, tells: tells), incoming, &after) }
         if let outgoing { act(outgoing.state.fail(failure, tells: tells), outgoing, &after) }
     }
@@ -210,10 +227,9 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         locked { after in
             if let outgoing { act(outgoing.state.tick(now: now), outgoing, &after) }
             if let incoming { act(incoming.state.tick(now: now), incoming, &after) }
-            for (number, question) in questions where now >= question.deadline {
-                questions[number] = nil
-                finish(question.observer, TransferError(.noAnswer, question.name.description), &after)
-            }
+            // The other side sends one file at a time: while one is arriving, it cannot answer.
+            if incoming != nil { asked?.deadline = now + hub.options.limits.answer }
+            if let asked, now >= asked.deadline { answered(asked.number, with: .noAnswer, &after) }
         }
     }
 }

@@ -53,7 +53,7 @@ public enum FileOpenedExclusively {
                     && packet.errorCode == SystemError.endOfFile,
                 lines: [
                     "while somebody reads the file: \(refusal == nil ? "opened" : "cannot be opened")",
-                    "then shortened: \(heard.count) of the 100,000 announced bytes came, and nobody says a word more",
+                    "then shortened: \(readable(heard.count)) of the 100,000 announced bytes came, and nobody says a word more",
                 ])
         },
         fixed: { driver in

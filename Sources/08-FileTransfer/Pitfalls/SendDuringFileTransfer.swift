@@ -56,9 +56,9 @@ public enum SendDuringFileTransfer {
             return Observation(
                 happened: heard.count == size && heard != sent,
                 lines: [
-                    "\(size) bytes of a file were sent, and \"how are you?\" from elsewhere",
-                    "the receiver took the \(heard.count) bytes that were announced: as many as the file has",
-                    "they differ from byte \(different.map { "\($0)" } ?? "?") on, and nothing says so",
+                    "\(readable(size)) bytes of a file were sent, and \"how are you?\" from elsewhere",
+                    "the receiver took the \(readable(heard.count)) bytes that were announced: as many as the file has",
+                    "they differ from byte \(different.map { readable($0) } ?? "?") on, and nothing says so",
                 ])
         },
         fixed: { driver in
