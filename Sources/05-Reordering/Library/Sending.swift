@@ -1,6 +1,7 @@
 import Contexts
 import Glibc
 import Kernel
+import Timeline
 
 /// A place among the sends of a connection: who takes it first sends first, however long that takes. (I5.6)
 public struct SendTicket: Sendable {
@@ -84,6 +85,7 @@ extension StreamConnection {
         chunk.fileLength = length
         chunk.offset = offset
         chunk.token = token
+        Recorder.label(chunk.identity, "transmit at \(offset)")
         try enqueue(chunk, 1, ticket)
     }
 

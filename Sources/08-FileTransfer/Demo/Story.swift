@@ -124,20 +124,25 @@ func playRefusals(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.claim("everything is given back", holds: client.stop() && stand.server.stop())
 }
 
-/// One small file, drawn: a lane for each worker, and the lives of the operations.
+/// One small file, drawn: a row for each operation. One hub is both sides, so that there are no more threads than two.
 func showSteps(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("One file of three pieces, drawn")
-    let stand = try Stand(options.driver)
-    let client = try stand.client()
-    let path = try stand.home.make("a", bytes: 40_000)
+    let (there, here) = (try ScratchFolder(), try ScratchFolder())
+    var choices = Stand.options(options.driver, folder: there.path)
+    choices.streams.chunkCapacity = 32 << 10
+    choices.streams.pendingReads = 2
+    let hub = try TransferHub(choices)
+    let connection = try hub.connect(to: try hub.listen())
     // So that what is drawn is the file, and not the connecting.
-    try client.connection.sendAndWait(try stand.home.make("first", bytes: 1))
+    try connection.sendAndWait(try here.make("first", bytes: 1))
+    let path = try here.make("a", bytes: 40_000)
     Recorder.start()
-    let receipt = try client.connection.sendAndWait(path)
+    let receipt = try connection.sendAndWait(path)
     let recording = Recorder.stop()
     terminal.draw(recording)
     terminal.claim(
-        "the file has come", holds: receipt.bytes == 40_000 && client.stop() && stand.server.stop())
+        "the file has come", holds: receipt.bytes == 40_000 && there.contents("a") == here.contents("a"))
+    terminal.claim("everything is given back", holds: hub.stop())
     try options.save(
         recording, title: "A file of three pieces",
         description:

@@ -92,7 +92,7 @@ final class PieceWrite: HubTask, Pooled, @unchecked Sendable {
     ) {
         target = (file, chunk, connection)
         self.offset = Int64(offset)
-        Recorder.label(identity, "write \(bytes.count) at \(offset)")
+        Recorder.label(identity, "write at \(offset)")
         // Before the post: it may be through when the call returns.
         chunk.keep()
         do throws(SystemError) { try file.file.write(self, from: bytes) } catch { completed(0, error) }

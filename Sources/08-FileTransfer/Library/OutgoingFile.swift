@@ -83,7 +83,7 @@ final class SumRead: HubTask, Pooled, @unchecked Sendable {
         target = (file, connection)
         offset = Int64(file.summed)
         let count = min(SumRead.capacity, Int(file.state.mayBeSummed - file.summed))
-        Recorder.label(identity, "sum up \(count) at \(offset)")
+        Recorder.label(identity, "sum up at \(offset)")
         try file.file.read(self, into: UnsafeMutableRawBufferPointer(rebasing: memory[..<count]))
     }
 
