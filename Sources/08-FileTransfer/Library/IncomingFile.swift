@@ -35,7 +35,8 @@ final class IncomingFile: @unchecked Sendable {
         guard let length = Int64(exactly: size), length <= options.maximumFileSize else { throw .tooLarge }
         if !options.replaces, access(name.path(in: folder), F_OK) == 0 { throw .exists }
         let number = IncomingFile.count.add(1, ordering: .relaxed).newValue
-        temporaryPath = "\(folder)/\(SafeName.temporaryPrefix)\(getpid())-\(number)"
+        // Unlike any that an earlier run of this program may have left behind when it was killed.
+        temporaryPath = "\(folder)/\(SafeName.temporaryPrefix)\(monotonicNanoseconds())-\(getpid())-\(number)"
         do throws(SystemError) { file = try File(temporaryPath, for: .creating) } catch {
             throw TransferFailure(error, writing: true)
         }

@@ -72,15 +72,18 @@ final class OutgoingFile: @unchecked Sendable {
 /// Reads a part of a file, to sum it up: what is transmitted never comes into this program's memory.
 final class SumRead: HubTask, Pooled, @unchecked Sendable {
     var link = PoolLink()
-    private var target: (file: OutgoingFile, connection: TransferConnection)?
+    /// With the stream, so that a hub that stops waits for this read, too.
+    private var target: (file: OutgoingFile, connection: TransferConnection, stream: StreamConnection)?
     private static let capacity = 256 << 10
     private let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 4096)
 
     deinit { memory.deallocate() }
 
     /// Under the lock of the connection. From here on the sum is whoever's that brings the packet.
-    func start(_ file: OutgoingFile, _ connection: TransferConnection) throws(SystemError) {
-        target = (file, connection)
+    func start(_ file: OutgoingFile, _ connection: TransferConnection, _ stream: StreamConnection)
+        throws(SystemError)
+    {
+        target = (file, connection, stream)
         offset = Int64(file.summed)
         let count = min(SumRead.capacity, Int(file.state.mayBeSummed - file.summed))
         Recorder.label(identity, "sum up at \(offset)")
@@ -93,9 +96,9 @@ final class SumRead: HubTask, Pooled, @unchecked Sendable {
     }
 
     override func completed(_ bytes: Int, _ error: SystemError?) {
-        guard let (file, connection) = target else { return }
+        guard let (file, connection, stream) = target else { return }
         file.checksum.add(UnsafeRawBufferPointer(rebasing: memory[..<bytes]))
         giveBack(to: connection.hub)
-        connection.summedUp(file, bytes, error)
+        withExtendedLifetime(stream) { connection.summedUp(file, bytes, error) }
     }
 }

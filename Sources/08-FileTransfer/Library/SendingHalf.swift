@@ -159,12 +159,12 @@ extension TransferConnection {
 
     /// Under the lock: reads on, side by side with the sending, but not far ahead of it.
     private func sumUp(_ file: OutgoingFile, _ after: inout After) {
-        guard file.state.phase == .sending, !file.isSumming, file.summed < file.state.mayBeSummed,
-            let read = hub.reads.take()
+        guard let stream, file.state.phase == .sending, !file.isSumming,
+            file.summed < file.state.mayBeSummed, let read = hub.reads.take()
         else { return }
         do throws(SystemError) {
             file.isSumming = true
-            try read.start(file, self)
+            try read.start(file, self, stream)
         } catch {
             file.isSumming = false
             read.giveBack(to: hub)

@@ -36,6 +36,8 @@ public final class TransferHub: @unchecked Sendable {
         }
     }
 
+    deinit { end.set() }
+
     // How often it is looked for what has waited too long.
     private static let shortestRound = Duration.milliseconds(5)
     private static let longestRound = Duration.milliseconds(250)
