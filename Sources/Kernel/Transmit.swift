@@ -80,7 +80,7 @@ extension Overlapped {
         return progress == total ? .done(bytes: total, drained: false) : .more
     }
 
-    /// Bytes that one call sends of a file, so that one transfer does not keep a helper for long.
+    /// Bytes that one call sends of a file, so that a cancel is seen before all of a large one has been sent.
     private static let transmitPiece = 1 << 20
 
     private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {

@@ -113,7 +113,9 @@ func playRefusals(_ options: Stage.Options, on terminal: Terminal) throws {
         try push($0, 400)
         $0.socket.close()
     }
-    terminal.table(["what", "the sender hears", "the receiver hears"], rows)
+    terminal.table(
+        ["what", "the sender hears", "the receiver hears"],
+        rows.map { [$0[0], $0[1], $0[1] == $0[2] ? "the same" : $0[2]] })
     let names = eventually { stand.folder.names == ["ordinary"] } ? ["ordinary"] : stand.folder.names
     terminal.say("in the folder: \(names.joined(separator: ", "))")
     terminal.claim(
