@@ -1,6 +1,7 @@
 import Contexts
 import Glibc
 import Kernel
+import Timeline
 
 /// A place among the sends of a connection: who takes it first sends first, however long that takes. (I5.6)
 public struct SendTicket: Sendable {
@@ -169,6 +170,7 @@ extension StreamConnection {
         if !chunk.isReader { chunk.connection = self }
         operations += 1
         sending += 1
+        Recorder.label(chunk.identity, chunk.isReader ? "back \(chunk.number)" : "send")
         do throws(SystemError) {
             if let file = chunk.file {
                 try socket.transmit(chunk, file, length: chunk.fileLength, head: chunk.contents)

@@ -132,6 +132,7 @@ public final class StreamConnection: @unchecked Sendable {
             early += 1
             Recorder.note("read \(chunk.number) came before read \(reads.expected)", of: chunk.identity)
         }
+        hub.options.probe?.placed(chunk)
         // There are no more numbers out than the window has room for.
         let place = reads.insert(chunk, chunk.number)
         precondition(place == .taken, "a read came twice")
