@@ -96,10 +96,15 @@ public enum DiskFull {
             let result = outcome.wait()
             let here = stand.hasReceived(1) ? stand.received[0].failure : nil
             let isEmpty = eventually { stand.folder.names.isEmpty }
+            // With the room reserved, the announcement is refused: not a byte crosses the wire.
+            let peer = try ScriptedPeer(to: stand.address)
+            try peer.say(TransferMessage(.announce, 1, value: UInt64(size), text: "large".utf8))
+            let answer = try peer.hear()
+            let isEarly = answer?.kind == .refuse && answer?.reason == .diskFull
             // The connection serves on.
             let next = try client.connection.sendAndWait(small)
             isRight =
-                result?.failure == .diskFull && here == .diskFull && isEmpty && next.bytes == 1_000
+                result?.failure == .diskFull && here == .diskFull && isEmpty && isEarly == preallocates && next.bytes == 1_000
                 && client.stop() && stand.server.stop() && isRight
             lines.append(
                 (preallocates ? "room reserved first: " : "found out in the middle: ")
