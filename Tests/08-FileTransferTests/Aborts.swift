@@ -22,13 +22,12 @@ struct Chapter08FileTransferAborts {
     }
 }
 
-/// Something that was to hold did not.
-private struct Broken: Error {
-    init(_ line: String) { _ = (line + "\n").withCString { write(STDERR_FILENO, $0, strlen($0)) } }
-}
-
-private func require(_ condition: Bool, _ line: @autoclosure () -> String) throws {
-    if !condition { throw Broken(line()) }
+/// In a process of its own, what is said goes to its standard error output, and an error ends it.
+private func insist(_ condition: Bool, _ words: @autoclosure () -> String, line: Int = #line) throws {
+    guard !condition else { return }
+    let text = "\(words())\n"
+    _ = text.withCString { write(STDERR_FILENO, $0, strlen($0)) }
+    throw Unmet(description: "line \(line)")
 }
 
 /// In a process of its own, since it counts descriptors and threads.
@@ -41,7 +40,7 @@ private func endAnywhere(_ driver: DriverKind) throws {
     let isBack = eventually {
         Stage.Resources.openDescriptors <= before.0 && Stage.Resources.threads <= before.1
     }
-    try require(
+    try insist(
         isBack,
         "descriptors, threads: \(before) before, \(Stage.Resources.openDescriptors), \(Stage.Resources.threads) after"
     )
@@ -60,17 +59,17 @@ private func play(_ driver: DriverKind, rounds: Int) throws {
         case 2: try endByReceiver(hub, server, path, size, cuts: true)
         default: try endByReceiver(hub, server, path, size, cuts: false)
         }
-        try require(
+        try insist(
             eventually { stand.folder.names.isEmpty }, "left in round \(round): \(stand.folder.names)")
         // The next one works.
         let name = "next-\(round)"
         let receipt = try hub.connect(to: stand.address).sendAndWait(path, as: name)
-        try require(receipt.bytes == size, "the next one after round \(round)")
-        try require(stand.folder.contents(name) == ScratchFolder.pattern(size), "its bytes in round \(round)")
+        try insist(receipt.bytes == size, "the next one after round \(round)")
+        try insist(stand.folder.contents(name) == ScratchFolder.pattern(size), "its bytes in round \(round)")
         unlink(stand.folder.path(of: name))
         for connection in hub.connections { connection.close() }
     }
-    try require(hub.stop() && stand.server.stop(), "everything comes back")
+    try insist(hub.stop() && stand.server.stop(), "everything comes back")
 }
 
 /// The whole stream of a transfer as its sender writes it.
@@ -96,7 +95,7 @@ private func cutBySender(_ stand: Stand, _ size: Int) throws {
     try peer.send(Array(stream[..<count]))
     if Bool.random() { try peer.socket.setAbortiveClose() }
     peer.socket.close()
-    try require(
+    try insist(
         eventually { stand.server.connections.isEmpty }, "cut by the sender at \(count): still connected")
 }
 
@@ -121,7 +120,7 @@ private func callOffBySender(_ stand: Stand, _ size: Int) throws {
         kinds.append(message.kind)
         if message.kind == .decline { break }
     }
-    try require(kinds == [.agree, .decline], "called off at \(end): \(kinds)")
+    try insist(kinds == [.agree, .decline], "called off at \(end): \(kinds)")
 }
 
 /// A random part of the stream is read, and then the connection is cut; or the file is refused, and the next one taken.
@@ -139,7 +138,7 @@ private func endByReceiver(
         try peer.take(end)
         if Bool.random() { try peer.socket.setAbortiveClose() }
         peer.socket.close()
-        try require(outcome.wait()?.failure == .disconnected, "cut by the receiver at \(end)")
+        try insist(outcome.wait()?.failure == .disconnected, "cut by the receiver at \(end)")
         return
     }
     if end > 0 {
@@ -147,7 +146,7 @@ private func endByReceiver(
         while peer.raw.count < end, try peer.hear() != nil {}
     }
     try peer.say(TransferMessage(.refuse, id, .diskFull))
-    try require(
+    try insist(
         outcome.wait() == .failure(TransferError(.diskFull, "source", isFromPeer: true)), "refused at \(end)")
     let next = Outcome()
     try connection.send(file: path, next.observer)
@@ -156,8 +155,8 @@ private func endByReceiver(
     while let other = message, other.kind != .announce { message = try peer.hear() }
     try peer.say(TransferMessage(.agree, message?.id ?? 0))
     while let other = message, other.kind != .complete { message = try peer.hear() }
-    try require(
+    try insist(
         Array(peer.raw.suffix(size)) == ScratchFolder.pattern(size), "the next one after a refusal at \(end)")
     try peer.say(TransferMessage(.verified, message?.id ?? 0))
-    try require((try? next.wait()?.get()) != nil, "the next one's end after a refusal at \(end)")
+    try insist((try? next.wait()?.get()) != nil, "the next one's end after a refusal at \(end)")
 }

@@ -67,12 +67,12 @@ func playRefusals(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("What can be wrong, and what each side hears")
     let stand = try Stand(options.driver) {
         $0.maximumFileSize = 1 << 20
-        $0.limits = TransferLimits(stall: .milliseconds(100))
+        $0.limits = TransferLimits(stall: .milliseconds(500))
     }
     let client = try stand.client()
     var rows: [[String]] = []
     func row(_ what: String, _ sender: TransferFailure?) {
-        let receiver = eventually(within: .milliseconds(500)) { stand.received.count > rows.count }
+        let receiver = eventually { stand.received.count > rows.count }
         rows.append([
             what, sender?.rawValue ?? "whole",
             receiver ? stand.received[rows.count].failure?.rawValue ?? "whole" : "nothing",
