@@ -205,7 +205,9 @@ extension StreamConnection {
         var next = chain
         while let chunk = next {
             next = chunk.following
-            chunk.becomeFree()
+            // Nothing of this life stays.
+            (chunk.connection, chunk.following, chunk.file, chunk.token) = (nil, nil, nil, nil)
+            chunk.offset = 0
             hub.chunks.giveBack(chunk)
         }
     }
@@ -237,14 +239,5 @@ extension Chunk {
     func fill(_ bytes: UnsafeRawBufferPointer) {
         count = min(bytes.count, memory.count)
         memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
-    }
-
-    /// Nothing of this life stays.
-    fileprivate func becomeFree() {
-        connection = nil
-        following = nil
-        file = nil
-        token = nil
-        offset = 0
     }
 }
