@@ -32,9 +32,7 @@ public struct NumberedPacket: Sendable, Equatable {
 
     /// The packet's bytes.
     public var bytes: [UInt8] {
-        withUnsafeBytes(of: client.littleEndian) { Array($0) }
-            + withUnsafeBytes(of: number.value.littleEndian) { Array($0) }
-            + withUnsafeBytes(of: value.littleEndian) { Array($0) }
+        withUnsafeBytes(of: (client.littleEndian, number.value.littleEndian, value.littleEndian), Array.init)
     }
 }
 
@@ -75,19 +73,21 @@ public final class PacketCollector: Sendable {
     /// Forgets a sender, and what waits of it.
     public func forget(_ client: UInt32) { clients.locked { _ = $0.removeValue(forKey: client) } }
 
-    /// Takes a packet.
+    /// Takes a packet. What came before, or is there already, is not taken again, and that is no error.
     ///
-    /// - Returns: The number that the sender's next packet has; nil when it is too far ahead, or there are too many senders.
-    ///   What came before, or is there already, is not taken again, and that is no error.
-    func take(_ packet: NumberedPacket) -> SequenceNumber? {
+    /// - Returns: The number that the sender's next packet has.
+    /// - Throws: ENOBUFS when it is too far ahead, or there are too many senders.
+    func take(_ packet: NumberedPacket) throws(SystemError) -> SequenceNumber {
         let client = clients.locked { clients -> Client? in
-            if let client = clients[packet.client] { return client }
-            guard clients.count < maximumClients else { return nil }
-            let client = Client(capacity)
-            clients[packet.client] = client
-            return client
+            if clients[packet.client] == nil, clients.count < maximumClients {
+                clients[packet.client] = Client(capacity)
+            }
+            return clients[packet.client]
         }
-        return client?.take(packet, delivered)
+        guard let expected = client?.take(packet, delivered) else {
+            throw SystemError(ENOBUFS, attempted: "take packet \(packet.number)")
+        }
+        return expected
     }
 }
 
@@ -126,23 +126,23 @@ private final class PacketReader: StreamHandler {
     init(_ collector: PacketCollector) { self.collector = collector }
 
     func received(_ chunk: Chunk, on connection: StreamConnection) {
-        var expected: SequenceNumber?
-        let isRight = rest.locked { rest in
-            rest.append(contentsOf: chunk.contents)
-            var position = 0
-            while rest.count - position >= NumberedPacket.size {
-                let packet = rest.withUnsafeBytes { NumberedPacket(.init(rebasing: $0[position...])) }
-                expected = collector.take(packet)
-                if expected == nil { return false }
-                position += NumberedPacket.size
+        do throws(SystemError) {
+            let expected = try rest.locked { rest throws(SystemError) -> SequenceNumber? in
+                rest.append(contentsOf: chunk.contents)
+                var (position, expected) = (0, SequenceNumber?.none)
+                while rest.count - position >= NumberedPacket.size {
+                    let packet = rest.withUnsafeBytes { NumberedPacket(.init(rebasing: $0[position...])) }
+                    expected = try collector.take(packet)
+                    position += NumberedPacket.size
+                }
+                rest.removeFirst(position)
+                return expected
             }
-            rest.removeFirst(position)
-            return true
+            guard let answer = expected?.value.littleEndian else { return }
+            // A sender that does not listen to its answers has too many of them at some time.
+            try connection.send(withUnsafeBytes(of: answer, Array.init))
+        } catch {
+            connection.close(CloseReason(error))
         }
-        guard isRight else { return connection.close(.outOfResources) }
-        guard let expected else { return }
-        let answer = withUnsafeBytes(of: expected.value.littleEndian) { Array($0) }
-        // A sender that does not listen to its answers has too many of them at some time.
-        if (try? connection.send(answer)) == nil { connection.close(.outOfResources) }
     }
 }

@@ -1,6 +1,7 @@
 import Contexts
 import Glibc
 import Kernel
+import Timeline
 
 /// A place among the sends of a connection: who takes it first sends first, however long that takes. (I5.6)
 public struct SendTicket: Sendable {
@@ -41,10 +42,9 @@ extension StreamConnection {
 
     /// The same for an array.
     public func send(_ bytes: [UInt8], ticket: SendTicket? = nil, token: Int? = nil) throws(SystemError) {
-        let result = bytes.withUnsafeBytes { bytes in
+        try bytes.withUnsafeBytes { bytes in
             Result { () throws(SystemError) in try send(bytes, ticket: ticket, token: token) }
-        }
-        try result.get()
+        }.get()
     }
 
     /// Sends back a chunk that was received, without copying it: during the handler's call, or by who keeps it. It is read
@@ -165,10 +165,11 @@ extension StreamConnection {
 
     /// Under the lock.
     private func post(sending chunk: Chunk) {
-        guard reason == nil else { return abandon(chunk) }
+        guard reason == nil else { return settle(chunk, isSent: false) }
         if !chunk.isReader { chunk.connection = self }
         operations += 1
         sending += 1
+        Recorder.label(chunk.identity, chunk.isReader ? "back \(chunk.number)" : "send")
         do throws(SystemError) {
             if let file = chunk.file {
                 try socket.transmit(chunk, file, length: chunk.fileLength, head: chunk.contents)
@@ -180,43 +181,33 @@ extension StreamConnection {
             operations -= 1
             sending -= 1
             shut(CloseReason(error))
-            abandon(chunk)
+            settle(chunk, isSent: false)
         }
     }
 
     /// Under the lock: a send has completed.
     func sendIsThrough(_ chunk: Chunk, _ error: Int32) {
         sending -= 1
-        if error != 0 {
-            shut(CloseReason(SystemError(error, attempted: "send")))
-            abandon(chunk)
-        } else if chunk.isReader {
-            readerWasSent(chunk)
-        } else if chunk.token != nil {
-            pendingSends -= 1
-            notices.append(chunk)
-        } else {
-            giveBackSend(chunk)
-        }
+        if error != 0 { shut(CloseReason(SystemError(error, attempted: "send"))) }
+        settle(chunk, isSent: error == 0)
         finishIfDone()
     }
 
-    /// Under the lock: will not be sent.
-    private func abandon(_ chunk: Chunk) {
-        if chunk.isReader { readerWasSent(chunk) } else { giveBackSend(chunk) }
-    }
-
-    /// Under the lock: a sent chunk goes home.
-    private func giveBackSend(_ chunk: Chunk) {
+    /// Under the lock: a chunk is not needed for sending any more. One that was read is read again; of another the handler
+    /// is told, if it wants to be, and then it goes home.
+    private func settle(_ chunk: Chunk, isSent: Bool) {
+        if chunk.isReader { return dropShare(of: chunk) }
         pendingSends -= 1
-        giveBack(chunk)
+        if isSent, chunk.token != nil { notices.append(chunk) } else { giveBack(chunk) }
     }
 
     func giveBack(_ chain: Chunk?) {
         var next = chain
         while let chunk = next {
             next = chunk.following
-            chunk.becomeFree()
+            // Nothing of this life stays.
+            (chunk.connection, chunk.following, chunk.file, chunk.token) = (nil, nil, nil, nil)
+            chunk.offset = 0
             hub.chunks.giveBack(chunk)
         }
     }
@@ -248,14 +239,5 @@ extension Chunk {
     func fill(_ bytes: UnsafeRawBufferPointer) {
         count = min(bytes.count, memory.count)
         memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
-    }
-
-    /// Nothing of this life stays.
-    fileprivate func becomeFree() {
-        connection = nil
-        following = nil
-        file = nil
-        token = nil
-        offset = 0
     }
 }

@@ -132,6 +132,7 @@ public final class StreamConnection: @unchecked Sendable {
             early += 1
             Recorder.note("read \(chunk.number) came before read \(reads.expected)", of: chunk.identity)
         }
+        hub.options.probe?.placed(chunk)
         // There are no more numbers out than the window has room for.
         let place = reads.insert(chunk, chunk.number)
         precondition(place == .taken, "a read came twice")
@@ -165,30 +166,22 @@ public final class StreamConnection: @unchecked Sendable {
         }
         chunk.count = bytes
         chunk.failure = error
-        if hub.options.ordersReads {
-            operations -= 1
-            wait(chunk)
-        } else {
-            // Whoever comes first: what happens then is what this chapter is about.
-            deliver(chunk)
-            operations -= 1
-        }
+        // Without order, whoever comes first goes first: what happens then is what this chapter is about.
+        if hub.options.ordersReads { wait(chunk) } else { deliver(chunk) }
+        operations -= 1
         drain()
     }
 
-    /// A connect has completed.
+    /// A connect has completed, or was not accepted.
     func connected(_ error: SystemError?) {
-        if let error { return couldNotConnect(error) }
-        lock.locked { operations -= 1 }
-        start()
-    }
-
-    /// A connect has failed, or was not accepted.
-    func couldNotConnect(_ error: SystemError) {
         lock.lock()
         operations -= 1
-        shut(CloseReason(error))
-        leave()
+        if let error {
+            shut(CloseReason(error))
+            return leave()
+        }
+        lock.unlock()
+        start()
     }
 
     /// Somebody has left something here that a worker has to see to.
@@ -245,6 +238,11 @@ public final class StreamConnection: @unchecked Sendable {
         guard !isDiscarding else { return retire(chunk) }
         chunk.shares.store(1, ordering: .relaxed)
         withHandler { $0.received(chunk, on: self) }
+        dropShare(of: chunk)
+    }
+
+    /// Under the lock: somebody who had a chunk that was read has done with it.
+    func dropShare(of chunk: Chunk) {
         if chunk.dropShare() { post(chunk) }
     }
 
@@ -289,10 +287,5 @@ public final class StreamConnection: @unchecked Sendable {
         let isNeeded = !isDraining && (reads.hasNext || !notices.isEmpty || isOver)
         lock.unlock()
         if isNeeded { hub.nudge(self) }
-    }
-
-    /// Under the lock: a share of a chunk that was read is given up by the send that went out with it.
-    func readerWasSent(_ chunk: Chunk) {
-        if chunk.dropShare() { post(chunk) }
     }
 }

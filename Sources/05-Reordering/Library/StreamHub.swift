@@ -159,6 +159,8 @@ public struct StreamProbe: Sendable {
     public var arrived: @Sendable (Chunk) -> Void = { _ in }
     /// A read has its number, and is not posted yet. The connection's lock is held.
     public var numbered: @Sendable (Chunk) -> Void = { _ in }
+    /// A read is about to be put into the window. The connection's lock is held.
+    public var placed: @Sendable (Chunk) -> Void = { _ in }
 
     /// A probe that does nothing.
     public init() {}

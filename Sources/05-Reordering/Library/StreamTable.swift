@@ -46,15 +46,11 @@ final class StreamTable: @unchecked Sendable {
     func handle(_ packet: Packet, _ error: SystemError?) {
         if let chunk = packet.operation as? Chunk {
             chunk.connection?.take(chunk, packet.bytes, packet.errorCode)
-        } else if let nudge = packet.operation as? Nudge {
-            nudge.connection.look()
-        } else if let connecting = packet.operation as? Connecting {
-            connecting.connection.connected(error)
+        } else if let errand = packet.operation as? Errand {
+            if packet.isPosted { errand.connection.look() } else { errand.connection.connected(error) }
         } else {
             // A listener's key is its place among the pools.
-            let pool = monitor.locked {
-                pools.indices.contains(Int(packet.key)) ? pools[Int(packet.key)] : nil
-            }
+            let pool = monitor.locked { pools.dropFirst(Int(clamping: packet.key)).first }
             pool?.handle(packet, error)
         }
     }
@@ -62,7 +58,7 @@ final class StreamTable: @unchecked Sendable {
     /// Lets a worker look at a connection.
     func nudge(_ connection: StreamConnection) {
         // A port that is closed has nobody who could: then it is done here.
-        if (try? port.post(operation: Nudge(connection))) == nil { connection.look() }
+        if (try? port.post(operation: Errand(connection))) == nil { connection.look() }
     }
 
     // MARK: In and out
@@ -91,9 +87,9 @@ final class StreamTable: @unchecked Sendable {
         try admit(connection)
         connection.lock.locked { connection.operations = 1 }
         do throws(SystemError) {
-            try socket.connect(Connecting(connection), to: address)
+            try socket.connect(Errand(connection), to: address)
         } catch {
-            connection.couldNotConnect(error)
+            connection.connected(error)
         }
         return connection
     }
@@ -161,18 +157,8 @@ final class StreamTable: @unchecked Sendable {
     }
 }
 
-/// Brings a worker to a connection.
-private final class Nudge: Overlapped, @unchecked Sendable {
-    let connection: StreamConnection
-
-    init(_ connection: StreamConnection) {
-        self.connection = connection
-        super.init()
-    }
-}
-
-/// A connect that is pending, and whose.
-private final class Connecting: Overlapped, @unchecked Sendable {
+/// Brings a worker to a connection: posted as it is, or with a connect.
+private final class Errand: Overlapped, @unchecked Sendable {
     let connection: StreamConnection
 
     init(_ connection: StreamConnection) {

@@ -32,10 +32,12 @@ public enum CloseOvertakesData {
             let isClean = hub.stop()
             let got = text(sink.received)
             return Observation(
-                happened: !isOver || got != "bye." || sink.reason != .ended || early == 0 || !isClean,
+                happened: !isOver || got != "bye." || sink.receivedAtEnd != 4 || sink.reason != .ended
+                    || early == 0 || !isClean,
                 lines: [
                     "sent:     bye.", "received: \(got)",
-                    "the end came \(early > 0 ? "first, and waited for its turn" : "behind it")",
+                    "the end was processed behind \(sink.receivedAtEnd ?? 0) bytes; "
+                        + "\(early) of its packets had come before them",
                 ])
         })
 }

@@ -90,6 +90,7 @@ public func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.
 public final class Sink: StreamHandler {
     private let bytes = Guarded<[UInt8]>([])
     private let end = Guarded<CloseReason?>(nil)
+    private let atEnd = Guarded<Int?>(nil)
     private let before: @Sendable (Chunk) -> Void
     /// Opens when the connection is over.
     public let over = Gate()
@@ -100,6 +101,9 @@ public final class Sink: StreamHandler {
     /// All bytes so far, in the order of the calls.
     public var received: [UInt8] { bytes.locked { $0 } }
 
+    /// How many bytes had been received when the end of the stream was announced.
+    public var receivedAtEnd: Int? { atEnd.locked { $0 } }
+
     /// Why the connection is over.
     public var reason: CloseReason? { end.locked { $0 } }
 
@@ -107,6 +111,13 @@ public final class Sink: StreamHandler {
     public func received(_ chunk: Chunk, on connection: StreamConnection) {
         before(chunk)
         bytes.locked { $0.append(contentsOf: chunk.contents) }
+    }
+
+    /// Notes what had been received by then.
+    public func ended(_ connection: StreamConnection) {
+        let count = received.count
+        atEnd.locked { $0 = count }
+        connection.finish()
     }
 
     /// Keeps the reason.

@@ -47,6 +47,16 @@ public enum ReorderWindowUnlocked {
             var probe = StreamProbe()
             // Whoever has a packet lets somebody else go first, every now and then.
             probe.arrived = { if $0.number.value % 3 == 0 { sched_yield() } }
+            // The first worker at the window stays in front of it until a second is there, too.
+            let isInFront = Counter()
+            let second = Gate(count: 2)
+            let cameBetween = Guarded<Bool?>(nil)
+            probe.placed = { _ in
+                second.open()
+                guard isInFront.add() == 1 else { return }
+                let passed = second.pass(within: .milliseconds(200))
+                cameBetween.locked { $0 = passed }
+            }
             let hub = try makeHub(driver, reads: 8, workers: 4, capacity: 16) { $0.probe = probe }
             let sink = Sink()
             try hub.adopt(pair.server, handler: sink)
@@ -56,9 +66,13 @@ public enum ReorderWindowUnlocked {
             let isOver = sink.over.pass(within: .seconds(30))
             let isClean = hub.stop()
             let window = hub.counters.window
+            let between = cameBetween.locked { $0 }
             return Observation(
-                happened: !isOver || !isClean || sink.received != sent || window.mostWaiting > 8,
+                happened: between != false || !isOver || !isClean || sink.received != sent
+                    || window.mostWaiting > 8,
                 lines: [
+                    "one worker waits in front of the window: "
+                        + (between == false ? "nobody else gets there" : "another one gets there, too"),
                     "\(readable(chunks)) chunks through the window of one connection, four workers",
                     "\(readable(window.early)) came early, at most \(window.mostWaiting) waited, "
                         + (sink.received == sent
