@@ -30,6 +30,9 @@ struct Stop: Sendable {
         Stop(
             number: "05", title: "Reordering", product: "05-reordering",
             sight: "the bytes of one stream, read by two workers: swapped without numbers, in order with them"),
+        Stop(
+            number: "06", title: "Framing", product: "06-framing",
+            sight: "a stream of messages, cut at every place there is, and the same messages each time"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
