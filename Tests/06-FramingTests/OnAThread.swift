@@ -33,3 +33,24 @@ func holds(_ pitfall: Pitfall, _ driver: DriverKind) async throws {
 
 /// Whether a sanitizer watches: it keeps freed memory back, so that what the system counts says nothing.
 let isSanitized = dlsym(nil, "__asan_init") != nil || dlsym(nil, "__tsan_init") != nil
+
+/// What a body on a thread of its own expects. Issues are recorded when it has ended, by the test that it belongs to: a
+/// thread of one's own belongs to none.
+final class Facts: Sendable {
+    private let wrong = Guarded<[(words: String, place: SourceLocation)]>([])
+
+    func expect(_ isSo: Bool, _ words: String = "", at place: SourceLocation = #_sourceLocation) {
+        if !isSo { wrong.locked { $0.append((words, place)) } }
+    }
+
+    func record() {
+        for (words, place) in wrong.locked({ $0 }) { Issue.record("not so: \(words)", sourceLocation: place) }
+    }
+}
+
+/// The same for a body that expects several things.
+func onAThread(_ body: @escaping @Sendable (Facts) throws -> Void) async throws {
+    let facts = Facts()
+    defer { facts.record() }
+    try await onAThread { () throws -> Void in try body(facts) }
+}

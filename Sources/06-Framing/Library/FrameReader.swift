@@ -13,12 +13,13 @@ public final class FrameReader<Codec: FrameCodec> {
     public private(set) var offset = 0
     /// Raw bytes that are still to come before the next frame.
     public private(set) var rawBytesLeft = 0
-    /// What the reader has done.
-    public private(set) var counters = Counters()
-    private var held: SplitBuffer
-    private var heldLength: Int?
     private var isStopped = false
     private var isLending = false
+    private var isBroken = false
+    private var held: SplitBuffer
+    /// What the reader has done.
+    public private(set) var counters = Counters()
+    private var heldLength: Int?
     private var failure: FrameError?
 
     /// What a reader has done so far.
@@ -55,7 +56,7 @@ public final class FrameReader<Codec: FrameCodec> {
     public func read(
         _ bytes: RawSpan, raw: (Range<Int>) -> Void = { _ in }, message: (RawSpan) -> Void
     ) throws(FrameError) {
-        if let failure { throw failure }
+        if isBroken { throw failure! }
         precondition(!isLending, "a reader reads on when what it has lent is given back")
         var position = 0
         while position < bytes.byteCount, !isStopped {
@@ -132,6 +133,7 @@ public final class FrameReader<Codec: FrameCodec> {
             return try held.withBytes { bytes throws(FrameError) in try codec.scan(held: bytes, next: next) }
         } catch {
             failure = error.moved(by: offset)
+            isBroken = true
             held.removeAll()
             throw failure!
         }

@@ -11,47 +11,38 @@ import Synchronization
 /// (I6.5) What may be called from anywhere says so. Whoever keeps this object beyond `closed` keeps the stream from being
 /// released.
 ///
-/// After every few sends, a chunk is kept until its answers have been handed to the system, and all before them. So a
+/// The chunk itself takes the answers back, where what they answer was. It is read into again when they have left: so a
 /// client that does not read its answers is not read from, and what it costs has a bound. (I6.7)
 public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecked Sendable {
-    /// How the messages are framed.
-    public let codec: Codec
     private let reader: FrameReader<Codec>
     /// Let go when the connection is over, so that it and this object may refer to each other.
     private var handler: (any FrameHandler<Codec>)?
     /// Set once, before the handler hears of this object.
     private var connection: StreamConnection?
-    private var answers: SplitBuffer
-    /// Sends, and bytes, of which it is not known whether the system has them.
-    private var unconfirmed = (sends: 0, bytes: 0)
-    /// Chunks that wait for their answers to be sent, in the order of the sends.
-    private var kept = CircularQueue<Chunk>()
-    private var failure: FrameError?
-    private var discarded = 0
     /// This side has closed: from any thread.
     private let isClosed = Atomic<Bool>(false)
     private let ledger: FrameLedger?
+    private var answers: SplitBuffer
+    private var failure: FrameError?
+    private var discarded = 0
 
     /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
     public static var standardBatch: Int { 16_384 }
-    /// After so many sends, or so many bytes, a chunk is kept until they have left. Each time costs a notice.
-    static var unconfirmedSends: Int { 4 }
-    static var unconfirmedBytes: Int { 4096 }
     /// After an error so many bytes are thrown away while the client has not closed; then this side does.
     public static var discardLimit: Int { 1 << 20 }
-    /// The token of answers; those of the handler are not negative.
-    private static var answersToken: Int { -1 }
 
     /// Messages for a handler. To be given to a hub as the handler of one stream.
     ///
     /// - Parameter ledger: Counts what is read here, together with other connections.
     public init(_ codec: Codec, handler: any FrameHandler<Codec>, ledger: FrameLedger? = nil) {
-        self.codec = codec
         self.handler = handler
         self.ledger = ledger
         reader = FrameReader(codec)
         answers = SplitBuffer(limit: max(FramedConnection.standardBatch, codec.maximumFrameLength))
     }
+
+    /// How the messages are framed.
+    public var codec: Codec { reader.codec }
 
     /// The stream beneath: its name, its socket, files to transmit, tickets. Nil before `opened`.
     public var stream: StreamConnection? { connection }
@@ -86,12 +77,11 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// Sends a message by itself. From any thread, from `opened` on. What was replied in the handler's present call goes
     /// out at its end, and so behind this, unless `flush` comes first.
     ///
-    /// - Parameter token: If not nil, and not negative, the handler is told when it has been handed to the system.
+    /// - Parameter token: If not nil, the handler is told when it has been handed to the system.
     /// - Throws: ENOBUFS when too much is pending, EMSGSIZE when the codec cannot frame the message, EBADF after `close`,
     ///   ESHUTDOWN after `finish`.
     public func send(_ message: RawSpan, token: Int? = nil) throws(SystemError) {
         guard let connection else { throw SystemError(ENOTCONN, attempted: "send a message") }
-        precondition(token.map { $0 >= 0 } ?? true, "tokens are not negative")
         var frame = SplitBuffer(limit: message.byteCount + 16)
         guard (try? codec.append(message, to: &frame)) != nil else {
             throw SystemError(EMSGSIZE, attempted: "frame \(message.byteCount) bytes")
@@ -102,32 +92,35 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     }
 
     /// Sends the answers so far, at once. In the handler's calls only.
-    public func flush() { flush(keeping: nil) }
-
-    private func flush(keeping chunk: Chunk?) {
+    public func flush() {
         guard !answers.isEmpty, let connection else { return }
-        unconfirmed.sends += 1
-        unconfirmed.bytes += answers.count
-        let isDue =
-            unconfirmed.sends >= FramedConnection.unconfirmedSends
-            || unconfirmed.bytes >= FramedConnection.unconfirmedBytes
-        let waits = isDue ? chunk : nil
-        do throws(SystemError) {
+        attempt(on: connection) { () throws(SystemError) in
             try answers.withBytes { bytes throws(SystemError) in
-                try FramedConnection.send(
-                    bytes, on: connection, token: waits == nil ? nil : FramedConnection.answersToken)
+                try FramedConnection.send(bytes, on: connection, token: nil)
             }
-            if let waits {
-                waits.keep()
-                kept.append(waits)
-                unconfirmed = (0, 0)
-            }
+        }
+        answers.removeAll()
+    }
+
+    /// Sends the answers in the chunk that they answer; if they are too long for it, before it. Either way it is read into
+    /// again when they have left.
+    private func answer(in chunk: Chunk, on connection: StreamConnection) {
+        guard !answers.isEmpty else { return }
+        let fits = answers.withBytes { bytes in bytes.withUnsafeBytes { chunk.refill($0) } }
+        if fits { answers.removeAll() } else { flush() }
+        // Somebody who keeps the chunk may still look at what it holds.
+        guard fits || chunk.refill(UnsafeRawBufferPointer(start: nil, count: 0)) else { return }
+        attempt(on: connection) { () throws(SystemError) in try connection.send(chunk) }
+    }
+
+    private func attempt(on connection: StreamConnection, _ body: () throws(SystemError) -> Void) {
+        do throws(SystemError) {
+            try body()
         } catch {
             // An answer that is not sent would be missed: the stream has no holes. It ends here, unless this side has said
             // already that it sends no more.
             if error.code != ESHUTDOWN { connection.close(CloseReason(error)) }
         }
-        answers.removeAll()
     }
 
     private static func send(
@@ -185,7 +178,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         }
         let now = reader.counters
         ledger?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
-        flush(keeping: chunk)
+        answer(in: chunk, on: connection)
     }
 
     private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {
@@ -217,17 +210,12 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     /// A send is through.
     public func sent(_ token: Int, on connection: StreamConnection) {
-        guard token == FramedConnection.answersToken else {
-            handler?.sent(token, on: self)
-            flush()
-            return
-        }
-        kept.popFirst()?.giveBack()
+        handler?.sent(token, on: self)
+        flush()
     }
 
     /// The connection is over: everything goes.
     public func closed(_ connection: StreamConnection, _ reason: CloseReason) {
-        while let chunk = kept.popFirst() { chunk.giveBack() }
         let last = handler
         handler = nil
         last?.closed(self, reason)

@@ -14,24 +14,24 @@ public final class FrameLedger: Sendable {
     public init() {}
 
     /// Messages delivered.
-    public var messages: Int { messageCount.load(ordering: .acquiring) }
+    public var messages: Int { messageCount.load(ordering: .relaxed) }
     /// Those of them that came in several pieces.
-    public var joined: Int { joinedCount.load(ordering: .acquiring) }
+    public var joined: Int { joinedCount.load(ordering: .relaxed) }
     /// Streams that were not what they should be.
-    public var malformed: Int { malformedCount.load(ordering: .acquiring) }
+    public var malformed: Int { malformedCount.load(ordering: .relaxed) }
     /// Streams that ended within a frame.
-    public var cutShort: Int { cutCount.load(ordering: .acquiring) }
+    public var cutShort: Int { cutCount.load(ordering: .relaxed) }
 
     func add(messages: Int, joined: Int) {
-        messageCount.add(messages, ordering: .acquiringAndReleasing)
-        if joined > 0 { joinedCount.add(joined, ordering: .acquiringAndReleasing) }
+        messageCount.wrappingAdd(messages, ordering: .relaxed)
+        if joined > 0 { joinedCount.wrappingAdd(joined, ordering: .relaxed) }
     }
 
     func add(_ error: FrameError) {
         if case .endedInside = error.fault {
-            cutCount.add(1, ordering: .acquiringAndReleasing)
+            cutCount.wrappingAdd(1, ordering: .relaxed)
         } else {
-            malformedCount.add(1, ordering: .acquiringAndReleasing)
+            malformedCount.wrappingAdd(1, ordering: .relaxed)
         }
     }
 }
@@ -60,9 +60,8 @@ public final class FramedServer<Codec: FrameCodec>: Sendable {
         var options = options
         let capacity = max(1, options.chunkCapacity)
         let batch = max(FramedConnection<Codec>.standardBatch, codec.maximumFrameLength)
-        // Each chunk may have its answers sent in two parts, and a few sends before them that nobody has confirmed.
-        let each = FramedConnection<Codec>.unconfirmedSends + 2 * ((batch + capacity - 1) / capacity)
-        let needed = (options.pendingReads + 1) * each
+        // Answers that are too long for their chunk: two batches, if one did not hold them.
+        let needed = options.pendingReads * 2 * ((batch + capacity - 1) / capacity)
         options.maximumPendingSends = max(options.maximumPendingSends, needed)
         let hub = try StreamHub(options)
         let ledger = FrameLedger()
