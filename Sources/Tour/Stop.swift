@@ -32,7 +32,7 @@ struct Stop: Sendable {
             sight: "the bytes of one stream, read by two workers: swapped without numbers, in order with them"),
         Stop(
             number: "06", title: "Framing", product: "06-framing",
-            sight: "a stream of messages, cut at every place there is, and the same messages each time"),
+            sight: "a stream of messages, cut at every place there is: the same messages every time"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

@@ -19,7 +19,7 @@ struct Chapter06FramingPitfalls {
 
     // I6.3 does not hold.
     @Test(
-        "length-lies: a million messages in twelve bytes, and gigabytes allocated",
+        "length-lies: a hundred thousand messages in twelve bytes, and gigabytes allocated",
         arguments: DriverKind.permitted)
     func lengthLies(driver: DriverKind) async throws { try await happens(LengthLies.pitfall, driver) }
 

@@ -8,7 +8,10 @@ let options = Stage.Options.ofThisProgram(
     Usage(
         "06-framing",
         "A stream of messages, cut at every place there is: the same messages, however it is cut.",
-        options: [.serve, .address, .workers, .concurrency, .driver, .svg, .trace, .plain],
+        options: [
+            .serve, .address, .workers, .concurrency, .driver,
+            .output("svg", "write the messages in their chunks as a picture"), .trace, .plain,
+        ],
         pitfalls: Chapter06.pitfalls))
 let terminal = Terminal(plain: options.plain)
 

@@ -9,7 +9,7 @@ final class BrokenLengthReader: StreamHandler, @unchecked Sendable {
     private let heard: Heard
     // In the handler's calls only.
     private var bytes: [UInt8] = []
-    private static let bound = 1_000_000
+    private static let bound = 100_000
 
     init(_ heard: Heard) { self.heard = heard }
 
