@@ -18,6 +18,7 @@ let parts: [(name: String, help: String)] = [
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
+    ("reordering-64", "64 bytes and one worker only"),
     (
         "stress",
         "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
@@ -51,8 +52,8 @@ do {
         }
         if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
-        if part == "all" || part == "reordering" {
-            try PendingReads.measure(seconds: perLoad, into: &figures)
+        if part == "all" || part.hasPrefix("reordering") {
+            try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
     }
 } catch {

@@ -216,12 +216,41 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.7
+    @Test("the end is announced when nothing is under way any more", arguments: DriverKind.permitted)
+    func endIsLast(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let (isTaken, goOn) = (Gate(), Gate())
+            var probe = StreamProbe()
+            probe.arrived = { _ in
+                isTaken.open()
+                goOn.pass()
+            }
+            let hub = try makeHub(driver, reads: 1) { $0.probe = probe }
+            let sink = Sink()
+            let connection = try hub.adopt(pair.server, handler: sink)
+            try pair.client.say("one,")
+            #expect(isTaken.pass())
+            // A worker has the read's packet in its hands, and another one is free.
+            connection.close()
+            #expect(!sink.over.pass(within: .milliseconds(200)))
+            #expect(hub.counters.chunks.inUse == 1)
+            goOn.open()
+            #expect(sink.over.pass())
+            #expect(hub.counters.chunks.inUse == 0)
+            #expect(sink.received.isEmpty)
+            #expect(hub.stop())
+        }
+    }
+
     @Test(
         "a hub connects: both ends hear of it, and nobody listening is a reason",
         arguments: DriverKind.permitted)
     func connecting(driver: DriverKind) async throws {
         try await onAThread {
             let hub = try makeHub(driver, reads: 2)
+            try hub.listen(on: .loopback6()) { _ in Echo() }
             let address = try hub.listen { _ in Echo() }
             let client = Scripted()
             let connection = try hub.connect(to: address, handler: client)
