@@ -307,7 +307,8 @@ public class Driver: @unchecked Sendable {
         _ completed: inout CompletionList
     ) {
         let reference = Unmanaged.passUnretained(operation)
-        operation.ring = nil
+        // Looking is cheaper than letting go of nothing.
+        if operation.ring != nil { operation.ring = nil }
         lane.pointee.pending.remove(reference)
         operation.finish(state, bytes: bytes, code: code)
         completed.append(reference)

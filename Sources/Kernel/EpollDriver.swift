@@ -81,7 +81,6 @@ final class EpollDriver: Driver, @unchecked Sendable {
         guard let state = UnsafeRawPointer(bitPattern: UInt(event.data.u64)) else { return }
         ck_prefetch(state)
         ck_prefetch(state + 64)
-        ck_prefetch(state + 128)
     }
 
     /// What is pending inward, by a look without the lock: whatever is found there, nobody relies on it.

@@ -52,9 +52,13 @@ struct OperationQueue {
 /// The memory of a state is recycled but never given back, so a late notice for a handle that is gone can still
 /// look at it. It finds another handle's state there, or none, and the worst that it does is to make somebody
 /// try in vain: a notice only ever says *try*.
+///
+/// The order of the fields is that of memory: with its lanes a state is two lines of the processor's cache.
 struct HandleState {
     var mutex = pthread_mutex_t()
     var descriptor: Int32 = -1
+    /// Calls under way that use the descriptor without having a lane.
+    var borrowers: Int16 = 0
     /// No operation may be posted any more.
     var closed = false
     /// The descriptor is to be closed by whoever leaves the last busy lane.
@@ -67,20 +71,18 @@ struct HandleState {
     var reset = false
     /// A disconnect for reuse is pending: when it is over, nothing may be left.
     var isBecomingFresh = false
-    /// Calls under way that use the descriptor without having a lane.
-    var borrowers = 0
     /// Registered with the driver for readiness.
     var registered = false
     var kind = HandleKind.socket
-    var key: UInt = 0
-    var target: CompletionTarget?
     var driver: Driver?
-    var nextFree: UnsafeMutablePointer<HandleState>?
+    var target: CompletionTarget?
+    /// While nobody has the state: where the next free one is.
+    var key: UInt = 0
 }
 
 /// Listeners are apart from other sockets, since a connection is locked before its listener, and a state that was
 /// one today and the other tomorrow would be locked in both orders.
-enum HandleKind: Int { case socket, listener, file }
+enum HandleKind: UInt8 { case socket, listener, file }
 
 /// The direction of an operation: which of a handle's two lanes it waits in.
 enum Direction: Int {
@@ -108,10 +110,10 @@ enum HandleStates {
     // One list for each kind of handle.
     nonisolated(unsafe) private static var free: (StatePointer?, StatePointer?, StatePointer?)
     private static let perSlab = 32
-    /// A state with its two lanes is three lines of the processor's cache, and begins with one.
-    static let size = 192
+    /// Bytes of a state with its two lanes: two lines of the processor's cache.
+    private static let size = 128
     /// Where the lanes begin.
-    static let lanes = 128
+    static let lanes = 80
 
     private static func withFree<Result>(_ kind: HandleKind, _ body: (inout StatePointer?) -> Result)
         -> Result
@@ -129,14 +131,15 @@ enum HandleStates {
         withFree(kind) { free in
             if free == nil { addSlab(to: &free) }
             let state = free!
-            free = state.pointee.nextFree
+            free = StatePointer(bitPattern: state.pointee.key)
+            state.pointee.key = 0
             return state
         }
     }
 
     static func giveBack(_ state: StatePointer) {
         withFree(state.pointee.kind) { free in
-            state.pointee.nextFree = free
+            state.pointee.key = UInt(bitPattern: free)
             free = state
         }
     }
@@ -151,7 +154,7 @@ enum HandleStates {
             state.initialize(to: HandleState())
             (place + lanes).bindMemory(to: Lane.self, capacity: 2).initialize(repeating: Lane(), count: 2)
             pthread_mutex_init(&state.pointee.mutex, nil)
-            state.pointee.nextFree = free
+            state.pointee.key = UInt(bitPattern: free)
             free = state
         }
     }

@@ -9,7 +9,12 @@ import Testing
         "null-overlapped-failure: four outcomes are four cases, and only two of them have a packet",
         arguments: DriverKind.permitted)
     func nullOverlappedFailure(driver: DriverKind) throws {
-        try holds(NullOverlappedFailure.pitfall.fixed, driver)
+        let seen = try holds(NullOverlappedFailure.pitfall.fixed, driver)
+        #expect(
+            seen.lines == [
+                "an operation fails: failed: context", "nothing comes: timed out: there is no context",
+                "the port is closed: closed: there is no context",
+            ])
     }
 
     @Test(
@@ -90,10 +95,12 @@ import Testing
         try holds({ try APCStarvedByComputation.fixed($0, poster: poster) }, driver)
     }
 
+    @discardableResult
     private func holds(
         _ scenario: @escaping @Sendable (DriverKind) throws -> Observation, _ driver: DriverKind
-    ) throws {
+    ) throws -> Observation {
         let observation = try inTime { try scenario(driver) }
         #expect(!observation.happened, "\(observation.lines)")
+        return observation
     }
 }

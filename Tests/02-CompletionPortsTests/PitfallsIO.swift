@@ -23,7 +23,8 @@ import Testing
         "failed-io-ignored: the contexts and descriptors of reset connections stay for ever",
         arguments: DriverKind.permitted)
     func failedIOIgnored(driver: DriverKind) throws {
-        try reproduces(FailedIOIgnored.pitfall, driver)
+        try reproduces(
+            FailedIOIgnored.pitfall, driver, "dead connections whose descriptor is still open: 2")
     }
 
     @Test(
@@ -50,7 +51,8 @@ import Testing
     @Test(
         "immediate-success-handled-twice: ten bytes are booked as twenty", arguments: DriverKind.permitted)
     func immediateSuccessHandledTwice(driver: DriverKind) throws {
-        try reproduces(ImmediateSuccessHandledTwice.pitfall, driver)
+        try reproduces(
+            ImmediateSuccessHandledTwice.pitfall, driver, "bytes booked: 20")
     }
 
     @Test(
@@ -64,7 +66,8 @@ import Testing
         "sentinel-is-a-real-key: connection 0 says hello, and the worker takes it for its end",
         arguments: DriverKind.permitted)
     func sentinelIsARealKey(driver: DriverKind) throws {
-        try reproduces(SentinelIsARealKey.pitfall, driver)
+        try reproduces(
+            SentinelIsARealKey.pitfall, driver, "the worker ended before anybody told it to")
     }
 
     @Test(
@@ -74,9 +77,11 @@ import Testing
         try reproduces(PostedButNotSubmitted.pitfall, driver)
     }
 
-    private func reproduces(_ pitfall: Pitfall, _ driver: DriverKind) throws {
+    /// - Parameter line: What the trace has to say besides: the bad outcome itself, where others are bad, too.
+    private func reproduces(_ pitfall: Pitfall, _ driver: DriverKind, _ line: String? = nil) throws {
         let observation = try inTime { try pitfall.broken(driver) }
         #expect(observation.happened, "\(observation.lines)")
+        if let line { #expect(observation.lines.contains(line), "\(observation.lines)") }
     }
 }
 

@@ -7,7 +7,9 @@ import Testing
     @Test(
         "accept-one-at-a-time: a silent first client keeps a burst of others waiting",
         arguments: DriverKind.permitted)
-    func acceptOneAtATime(driver: DriverKind) throws { try reproduces(AcceptOneAtATime.pitfall, driver) }
+    func acceptOneAtATime(driver: DriverKind) throws {
+        try reproduces(AcceptOneAtATime.pitfall, driver, "answered while the first is silent: 0 of 7")
+    }
 
     @Test(
         "accepts-not-replenished: ten accepts serve ten clients, and nobody after them",
@@ -20,7 +22,7 @@ import Testing
         "accept-burst-exhausts-pool: ten slow clients take ten accepts, and twenty quick ones wait",
         arguments: DriverKind.permitted)
     func acceptBurstExhaustsPool(driver: DriverKind) throws {
-        try reproduces(AcceptBurstExhaustsPool.pitfall, driver)
+        try reproduces(AcceptBurstExhaustsPool.pitfall, driver, "answered meanwhile: 0 of 20")
     }
 
     @Test(
@@ -44,16 +46,23 @@ import Testing
 
     @Test(
         "first-data-dropped: the first words of a client are never answered", arguments: DriverKind.permitted)
-    func firstDataDropped(driver: DriverKind) throws { try reproduces(FirstDataDropped.pitfall, driver) }
+    func firstDataDropped(driver: DriverKind) throws {
+        try reproduces(FirstDataDropped.pitfall, driver, "it says \"two\" and hears \"two\"")
+    }
 
     @Test("accept-address-block: a client gets the former client's address", arguments: DriverKind.permitted)
-    func acceptAddressBlock(driver: DriverKind) throws { try reproduces(AcceptAddressBlock.pitfall, driver) }
+    func acceptAddressBlock(driver: DriverKind) throws {
+        try reproduces(
+            AcceptAddressBlock.pitfall, driver,
+            "the second client said \"who am I?\", and its address is the former client's")
+    }
 
     @Test(
         "accept-context-not-updated: the peer is unknown, and shutting down is refused",
         arguments: DriverKind.permitted)
     func acceptContextNotUpdated(driver: DriverKind) throws {
-        try reproduces(AcceptContextNotUpdated.pitfall, driver)
+        try reproduces(
+            AcceptContextNotUpdated.pitfall, driver, "the client has heard nothing of an end")
     }
 
     @Test(
@@ -80,9 +89,11 @@ import Testing
         try reproduces(InheritedDescriptor.pitfall, driver)
     }
 
-    private func reproduces(_ pitfall: Pitfall, _ driver: DriverKind) throws {
+    /// - Parameter line: What the trace has to say besides: the bad outcome itself, where others are bad, too.
+    private func reproduces(_ pitfall: Pitfall, _ driver: DriverKind, _ line: String? = nil) throws {
         let observation = try inTime { try pitfall.broken(driver) }
         #expect(observation.happened, "\(observation.lines)")
+        if let line { #expect(observation.lines.contains(line), "\(observation.lines)") }
     }
 }
 

@@ -19,10 +19,11 @@ func onAThread<Result: Sendable>(
 /// The body did not end in time.
 struct Hangs: Error {}
 
-/// The broken half shows the bad outcome.
-func happens(_ pitfall: Pitfall, _ driver: DriverKind) async throws {
+/// The broken half shows the bad outcome, and, where more than one is bad, says which in this line.
+func happens(_ pitfall: Pitfall, _ driver: DriverKind, _ line: String? = nil) async throws {
     let seen = try await onAThread { try pitfall.broken(driver) }
     #expect(seen.happened, "\(seen.lines)")
+    if let line { #expect(seen.lines.contains(line), "\(seen.lines)") }
 }
 
 /// The fixed half does not.

@@ -44,7 +44,9 @@ struct Chapter04ContextsPitfalls {
         "post-after-release: the second read is posted on the next client's context",
         arguments: DriverKind.permitted)
     func postAfterRelease(driver: DriverKind) async throws {
-        try await happens(PostAfterRelease.pitfall, driver)
+        try await happens(
+            PostAfterRelease.pitfall, driver,
+            "the second read was posted on a context that the next client had got meanwhile")
     }
 
     // I4.3 does not hold.
@@ -189,7 +191,7 @@ struct Chapter04ContextsPitfalls {
     // I4.4 does not hold.
     @Test("zero-bytes-with-error: a reset is taken for an orderly end", arguments: DriverKind.permitted)
     func zeroBytesWithError(driver: DriverKind) async throws {
-        try await happens(ZeroBytesWithError.pitfall, driver)
+        try await happens(ZeroBytesWithError.pitfall, driver, "a client reset its connection: ended")
     }
 
     @Test(

@@ -24,6 +24,11 @@ do {
         Pitfalls.play(options.pitfall!, from: Chapter01.pitfalls, driver: options.driver, on: terminal)
     case "copy":
         guard options.words.count == 3 else { refuse("\(usage.program): copy needs SOURCE and TARGET") }
+        for option in [Option.svg, .trace] where options.has(option) {
+            refuse(
+                "\(usage.program): copy draws nothing, leave --\(option.name) out; read FILE --\(option.name) draws"
+            )
+        }
         try copy(from: options.words[1], to: options.words[2])
     case "read":
         guard options.words.count == 2 else { refuse("\(usage.program): read needs one FILE") }

@@ -54,7 +54,9 @@ public final class WorkerGroup: Sendable {
     ) {
         var batch = PacketBatch(capacity: size)
         while port.dequeue(into: &batch) != .closed {
-            while let packet = batch.next() { handle(packet, packet.error, failures, handler) }
+            while let packet = batch.next() {
+                handle(packet, packet.errorCode == 0 ? nil : packet.error, failures, handler)
+            }
         }
     }
 

@@ -30,6 +30,9 @@ public enum ImmediateSuccessHandledTwice {
         })
 
     /// Ten coins have arrived before the receive is posted. A worker books them, and so may the poster.
+    ///
+    /// A byte before them is received first: then the driver knows that there is more, and the receive that matters can
+    /// complete inside its post.
     private static func scenario(
         _ driver: DriverKind,
         receive: (Request, Socket, (Int) -> Void) throws(SystemError) -> Void
@@ -40,22 +43,27 @@ public enum ImmediateSuccessHandledTwice {
         let account = Counter()
         let booked = Gate()
         let posted = Gate()
+        let first = Request(room: 1)
+        let firstIsHandled = Gate()
         let workers = try WorkerGroup(1, on: port) { packet, _ in
+            if packet.operation === first { return firstIsHandled.open() }
             // The worker holds the packet in its hands until the poster has done what it does.
             posted.pass()
             account.add(packet.bytes)
             booked.open()
         }
-        try pair.client.say("10 coins..")
+        try pair.client.say("!10 coins..")
+        try pair.server.receive(first, into: first.memory)
+        firstIsHandled.pass()
         try receive(Request(), pair.server) { account.add($0) }
         posted.open()
         let hasPacket = booked.pass()
         workers.stop()
         pair.server.close()
         return Observation(
-            happened: account.value > 10,
+            happened: account.value != 10,
             lines: [
-                "bytes sent: 10; a packet came: \(hasPacket ? "yes" : "no")",
+                "bytes sent: 10; their packet came: \(hasPacket ? "yes" : "no")",
                 "bytes booked: \(account.value)",
             ])
     }

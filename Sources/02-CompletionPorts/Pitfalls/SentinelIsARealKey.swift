@@ -66,7 +66,7 @@ public enum SentinelIsARealKey {
         for pair in pairs { pair.server.close() }
         port.close()
         return Observation(
-            happened: endedByItself && served.value < pairs.count,
+            happened: endedByItself || served.value != pairs.count || !stopped,
             lines: [
                 "clients that said hello: \(pairs.count), served: \(served.value)",
                 "the worker ended " + (endedByItself ? "before anybody told it to" : "when it was told to")

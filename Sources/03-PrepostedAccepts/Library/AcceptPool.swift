@@ -79,6 +79,7 @@ public final class AcceptPool: @unchecked Sendable {
             now.pending = pending.count
             now.resting = resting.count
             now.fresh = fresh.count
+            now.posted = lastTicket
             return now
         }
     }

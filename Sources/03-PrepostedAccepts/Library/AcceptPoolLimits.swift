@@ -36,6 +36,8 @@ extension AcceptPool {
         public var fresh = 0
         /// The most accepts that were ever pending.
         public var peak = 0
+        /// Accepts that were posted, again or for the first time.
+        public var posted = 0
         /// Clients that got in.
         public var accepted = 0
         /// Clients that left without a word.

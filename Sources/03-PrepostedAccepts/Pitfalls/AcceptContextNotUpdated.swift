@@ -60,7 +60,7 @@ public enum AcceptContextNotUpdated {
         caller.socket.close()
         client.socket.close()
         server.stop()
-        return Observation(happened: wasRefused && !isTold && !isKnown, lines: lines)
+        return Observation(happened: wasRefused || !isTold || !isKnown, lines: lines)
     }
 
     private static func peer(_ client: AcceptedSocket) -> String {

@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 import PrepostedAccepts
 import Stage
@@ -49,6 +50,10 @@ public enum AcceptErrorKillsListener {
         let wereTaken = eventually { taken() == accepts }
         for caller in callers { try caller.reset() }
         let haveFailed = eventually { failed() == accepts }
+        // Without this there would be nothing to survive.
+        guard wereTaken, haveFailed else {
+            throw SystemError(ETIMEDOUT, attempted: "have \(accepts) clients taken, and reset")
+        }
         let honest = try Caller(to: server)
         let isServed = try honest.isAnswered("hello", within: patience)
         honest.socket.close()
@@ -57,7 +62,7 @@ public enum AcceptErrorKillsListener {
             happened: !isServed,
             lines: [
                 "\(accepts) clients connect and reset; there are \(accepts) accepts",
-                "all were taken: \(wereTaken ? "yes" : "no"); all accepts have failed: \(haveFailed ? "yes" : "no")",
+                "all were taken, and all accepts have failed",
                 "the next client is \(isServed ? "served" : "not served")",
             ])
     }

@@ -48,7 +48,8 @@ public enum AcceptOneAtATime {
             return try burst(address, patience: Caller.glance) { server.stop() }
         },
         fixed: { driver in
-            let server = try PrepostedServer.small(driver)
+            // The sweep ends nobody here: the silent client keeps its accept, and the others have theirs.
+            let server = try PrepostedServer.small(driver) { $0.pool.silenceLimit = nil }
             return try burst(server.address) { server.stop() }
         })
 
@@ -59,15 +60,18 @@ public enum AcceptOneAtATime {
         let callers = try Caller.several(clients, to: server)
         for caller in callers.dropFirst() { try caller.say("hello") }
         var answered = 0
-        for caller in callers.dropFirst() where try caller.hear(5, within: patience) == "hello" {
-            answered += 1
+        // All of them together wait for as long as one.
+        let deadline = Deadline.after(patience)
+        for caller in callers.dropFirst() {
+            let left = Duration.nanoseconds(Int64(deadline.remaining))
+            if try caller.hear(5, within: left) == "hello" { answered += 1 }
         }
         try callers[0].say("hello")
         let wasLate = try callers[0].hear(5) == "hello"
         for caller in callers { caller.socket.close() }
         stop()
         return Observation(
-            happened: answered == 0,
+            happened: answered < clients - 1 || !wasLate,
             lines: [
                 "\(clients) clients connect at once; the first says nothing yet, the others say hello",
                 "answered while the first is silent: \(answered) of \(clients - 1)",

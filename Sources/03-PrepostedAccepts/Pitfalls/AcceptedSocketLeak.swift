@@ -45,8 +45,10 @@ private final class HeldUpPool: @unchecked Sendable {
         }
         self.pool = pool
         workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
-        try pool.start()
     }
+
+    /// Posts the accepts. The clients who have connected before that get in at once, though their packets come later.
+    func start() throws { try pool.start() }
 
     /// The worker goes on when the pool has begun to stop: when nobody can connect any more.
     func stop() {
@@ -70,7 +72,7 @@ public enum AcceptedSocketLeak {
         broken: { driver in
             let shutdown = BrokenShutdown()
             let server = try Frame(driver, slots: accepts, room: 0, completed: shutdown.completed)
-            return try lateClients(server.address, shutdown.isBusy) {
+            return try lateClients(server.address, shutdown.isBusy, start: {}) {
                 shutdown.isStopping.open()
                 shutdown.mayGoOn.open()
                 server.stop()
@@ -79,17 +81,18 @@ public enum AcceptedSocketLeak {
         },
         fixed: { driver in
             let server = try HeldUpPool(driver, accepts: accepts)
-            return try lateClients(server.address, server.isBusy) {
+            return try lateClients(server.address, server.isBusy, start: server.start) {
                 server.stop()
                 return 0
             }
         })
 
     /// The only worker is held up with the first of ten clients, while the server is told to stop.
-    private static func lateClients(_ server: Address, _ isBusy: Gate, stop: () -> Int)
-        throws -> Observation
-    {
+    private static func lateClients(
+        _ server: Address, _ isBusy: Gate, start: () throws -> Void, stop: () -> Int
+    ) throws -> Observation {
         let callers = try Caller.several(accepts, to: server)
+        try start()
         isBusy.pass()
         let left = stop()
         let told = callers.map { $0.isEnded(within: .milliseconds(50)) }.yes

@@ -36,7 +36,7 @@ public enum FirstDataDropped {
         caller.socket.close()
         stop()
         return Observation(
-            happened: first.isEmpty && second == "two",
+            happened: first != "one," || second != "two",
             lines: [
                 "the client says \"one,\" and hears \"\(first)\"", "it says \"two\" and hears \"\(second)\"",
             ])

@@ -32,11 +32,13 @@ public final class CountedContext: Pooled, @unchecked Sendable {
 
     /// Gives a share back: the packet has been handled, the post has failed, or the set-up is over.
     ///
+    /// - Parameter beforeLooking: Called between the lowering and the look. For tests.
     /// - Returns: true for exactly one caller, the last. The number is lowered and looked at under one lock.
-    public func leave() -> Bool {
+    public func leave(_ beforeLooking: () -> Void = {}) -> Bool {
         lock.locked {
             count -= 1
             lowest = min(lowest, count)
+            beforeLooking()
             return count == 0
         }
     }

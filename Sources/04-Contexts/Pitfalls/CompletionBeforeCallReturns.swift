@@ -19,6 +19,8 @@ final class BrokenPoster: Overlapped, @unchecked Sendable {
 
 /// The completion is handled before the posting call has returned.
 public enum CompletionBeforeCallReturns {
+    static let clients = 400
+
     /// For the demo and the tests.
     public static let pitfall = Pitfall(
         slug: "completion-before-call-returns",
@@ -58,19 +60,23 @@ public enum CompletionBeforeCallReturns {
                 if !table.handle(packet, error) { strange.add() }
             }
             var pairs: [Pair] = []
-            for _ in 1...100 {
+            for _ in 1...clients {
                 let pair = try Pair()
                 try pair.client.say("hello")
                 try table.admit(pair.server)
                 pairs.append(pair)
             }
-            for pair in pairs where try pair.client.hear(5) == "hello" { echoed.add() }
+            for pair in pairs {
+                // One that is not answered says enough.
+                guard try pair.client.hear(5) == "hello" else { break }
+                echoed.add()
+            }
             let isClean = table.close()
             workers.stop()
             return Observation(
-                happened: strange.value > 0 || echoed.value != 100 || !isClean,
+                happened: strange.value > 0 || echoed.value != clients || !isClean,
                 lines: [
-                    "100 connections whose bytes had come before the first receive was posted",
+                    "\(clients) connections whose bytes had come before the first receive was posted",
                     "contexts that were found unfinished: \(strange.value); answers: \(echoed.value)",
                 ])
         })

@@ -78,6 +78,7 @@ public enum ContextOutsideCallback {
             let id = try stand.table.admit(first.server).id
             let found = stand.table.find(id)
             found?.close()
+            let isGone = stand.table.find(id) == nil
             try stand.turn()
             try stand.table.admit(second.server)
             let notice = [UInt8](repeating: LeavingClients.notice, count: 12)
@@ -103,7 +104,7 @@ public enum ContextOutsideCallback {
             }
             let reached = walk.table.notifyAll(notice)
             return Observation(
-                happened: heard != "" || refusal?.code != EBADF || visited != 4 || reached != 2
+                happened: heard != "" || refusal?.code != EBADF || !isGone || visited != 4 || reached != 2
                     || !walk.finish(),
                 lines: [
                     "client 1 was looked up and left; client 2 came, and heard: \"\(heard)\"",

@@ -65,7 +65,7 @@ public enum CountAfterPost {
                 happened: early != 0 || released.value != 1 || context.shares.lowest < 0,
                 lines: [
                     "each receive was counted before its post; both packets were handled before the posts went on",
-                    "released while the set-up had a share: \(early) times; at its end: \(released.value) time, "
+                    "released while the set-up had a share: \(early); at its end: \(released.value), "
                         + "at a count of \(context.shares.lowest)",
                 ])
         })

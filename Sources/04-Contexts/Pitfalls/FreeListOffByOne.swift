@@ -40,7 +40,7 @@ public enum FreeListOffByOne {
                 isWrong = isWrong || list.kept > maximum
                 list.take()
                 lines.append(
-                    "one taken: counted \(list.freeContexts) contexts and \(list.freeBuffers) buffers")
+                    "one taken: counted contexts \(list.freeContexts), buffers \(list.freeBuffers)")
             }
             return Observation(happened: isWrong, lines: lines)
         },

@@ -76,15 +76,40 @@ public enum NestedContextLocks {
                     }
                 }
             }
-            let sum = one.locked { $0 } + other.locked { $0 }
+            // If they wait for each other for ever, nobody gets in any more.
+            let sum = isThrough ? one.locked { $0 } + other.locked { $0 } : 0
             let delivered = try byMessage(driver)
+            let isOrdered = waitsWithoutTheYounger(isTurned: false) && waitsWithoutTheYounger(isTurned: true)
             return Observation(
-                happened: !isThrough || sum != 200 || delivered != 200,
+                happened: !isThrough || sum != 200 || delivered != 200 || !isOrdered,
                 lines: [
                     "in one order for everybody: 2,000 exchanges in opposite directions, the sum is \(sum)",
+                    "who waits for the older lock, by whichever order of words, has not got the younger: \(isOrdered)",
                     "by message: the owner of the other context did \(delivered) of 200 changes",
                 ])
         })
+
+    /// Holds the older lock while somebody asks for both, and says whether the younger is free meanwhile.
+    private static func waitsWithoutTheYounger(isTurned: Bool) -> Bool {
+        let (older, younger) = (Guarded(0), Guarded(0))
+        let waiter = Counter()
+        let (thread, isFree) = older.locked { _ in
+            let thread = startThread("waiter") {
+                waiter.add(Int(Kernel.Thread.currentID))
+                let (one, other) = isTurned ? (younger, older) : (older, younger)
+                Guarded.both(one, other) { _, _ in }
+            }
+            var looks = 0
+            let isWaiting = eventually {
+                let id = Int32(waiter.value)
+                looks = id != 0 && Kernel.Thread.state(of: id) == .blocked ? looks + 1 : 0
+                return looks == 5
+            }
+            return (thread, isWaiting && boundedWait(.milliseconds(500)) { younger.locked { _ in } })
+        }
+        thread.join()
+        return isFree
+    }
 
     /// Nobody touches another's context: what is to be done there is posted to the port, and done under that one lock.
     private static func byMessage(_ driver: DriverKind) throws -> Int {

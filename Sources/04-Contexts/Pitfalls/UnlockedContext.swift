@@ -40,11 +40,33 @@ public enum UnlockedContext {
                 for _ in 0..<rounds { context.locked { $0 += 1 } }
             }
             let count = context.locked { $0 }
+            let once = atTheWorstMoment()
             return Observation(
-                happened: count != 2 * rounds,
+                happened: count != 2 * rounds || once != 2,
                 lines: [
                     "two workers counted \(readable(rounds)) messages each",
                     "the context says: \(readable(count))",
+                    "one each, and the second came while the first was counting: \(once)",
                 ])
         })
+
+    /// The first worker has read, and waits a while for the second to read, too. It waits in vain.
+    private static func atTheWorstMoment() -> Int {
+        let context = Guarded(0)
+        let (firstHasRead, secondHasRead) = (Gate(), Gate())
+        inThreads(2, named: "worker") { index in
+            if index == 1 { firstHasRead.pass() }
+            context.locked { messages in
+                let seen = messages
+                if index == 0 {
+                    firstHasRead.open()
+                    secondHasRead.pass(within: .milliseconds(200))
+                } else {
+                    secondHasRead.open()
+                }
+                messages = seen + 1
+            }
+        }
+        return context.locked { $0 }
+    }
 }

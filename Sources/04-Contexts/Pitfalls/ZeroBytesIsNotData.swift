@@ -47,7 +47,7 @@ public enum ZeroBytesIsNotData {
             try stand.table.admit(pair.server)
             pair.client.close()
             var packets = 0
-            while case .some(let packet) = try? stand.port.next(within: .milliseconds(50)) {
+            while packets < bound, case .some(let packet) = try? stand.port.next(within: .milliseconds(50)) {
                 packets += 1
                 stand.table.handle(packet, packet.error)
             }
