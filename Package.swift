@@ -19,6 +19,7 @@ let chapters = [
     Chapter(folder: "02-CompletionPorts", product: "02-completion-ports", uses: ["AsyncEvents"]),
     Chapter(folder: "03-PrepostedAccepts", product: "03-preposted-accepts", uses: ["CompletionPorts"]),
     Chapter(folder: "04-Contexts", product: "04-contexts", uses: ["AsyncEvents", "CompletionPorts"]),
+    Chapter(folder: "07-LockedMemory", product: "07-locked-memory", uses: ["CompletionPorts", "Contexts"]),
 ]
 
 let strict: [SwiftSetting] = [
