@@ -53,7 +53,7 @@ public final class PageBudget: @unchecked Sendable {
         public fileprivate(set) var peak = 0
         /// Claimants in the line.
         public fileprivate(set) var waiting = 0
-        /// How often there were not enough pages.
+        /// How often a charge was refused with an error.
         public fileprivate(set) var refused = 0
     }
 
@@ -83,7 +83,12 @@ public final class PageBudget: @unchecked Sendable {
     /// - Throws: ENOBUFS when that many pages are not free, or others wait for some: then nothing is charged, and
     ///   nothing must be posted.
     public func charge(_ buffer: UnsafeRawBufferPointer, to claimant: any PageClaimant) throws(SystemError) {
-        guard lock.locked({ first == nil && take(buffer, claimant) }) else { throw refusal(buffer) }
+        let isCharged = lock.locked {
+            if first == nil && take(buffer, claimant) { return true }
+            count.refused += 1
+            return false
+        }
+        guard isCharged else { throw refusal(buffer) }
     }
 
     /// Charges a buffer now (true), or puts the claimant into the line (false): `budgetCame` then tells when it is
@@ -157,10 +162,7 @@ public final class PageBudget: @unchecked Sendable {
     private func take(_ buffer: UnsafeRawBufferPointer, _ claimant: any PageClaimant) -> Bool {
         precondition(!claimant.claim.isWaiting && claimant.claim.pages == 0, "charged twice")
         let pages = Page.count(buffer)
-        guard count.locked + pages <= limit, reallyLock(buffer) else {
-            count.refused += 1
-            return false
-        }
+        guard count.locked + pages <= limit, reallyLock(buffer) else { return false }
         claimant.claim.buffer = buffer
         charge(claimant, pages)
         return true

@@ -71,6 +71,7 @@ public enum ENOBUFSKillsConnection {
         fixed: { driver in
             let server = try ThriftyServer.on(driver, .buffered, budget: budget)
             let all = try server.clients(clients)
+            _ = eventually { server.budget.counters.waiting == clients - budget }
             let start = server.budget.counters
             // The last two speak before there is budget for their receives.
             try all[4].say("five")

@@ -25,6 +25,7 @@ public enum FixedMode {
         broken: { driver in
             let buffered = try BrokenFixedMode(policy: .buffered).start(driver, budget: budget)
             let idle = try buffered.clients(many)
+            _ = eventually { buffered.budget.counters.waiting == many - budget }
             let locked = buffered.budget.counters
             let latecomer = try buffered.clients(1)[0]
             let isAnswered = latecomer.isAnswered(within: .milliseconds(100))

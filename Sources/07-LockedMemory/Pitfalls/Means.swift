@@ -143,21 +143,27 @@ extension ThriftyServer {
 
 /// Takes what has arrived on the server's end of a client's connection, past the server: another reader.
 ///
-/// It asks for the process's descriptor whose peer is this client, as nobody should outside of a test.
+/// It looks for the process's descriptor with the same two addresses the other way round, as nobody should outside of a
+/// scenario.
 func stealBytes(sentBy client: Socket) throws(SystemError) -> Int {
-    let wanted = try client.localAddress
-    for descriptor in Int32(3)..<4_096 where descriptor != client.descriptor {
-        let peer = withUnsafeTemporaryAllocation(byteCount: 128, alignment: 8) { memory -> Address? in
-            var length = socklen_t(memory.count)
-            let address = memory.baseAddress!.assumingMemoryBound(to: sockaddr.self)
-            guard getpeername(descriptor, address, &length) == 0 else { return nil }
-            return address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) {
-                Address("127.0.0.1", port: UInt16(bigEndian: $0.pointee.sin_port))
-            }
-        }
-        guard peer == wanted else { continue }
+    let (ours, theirs) = (try client.localAddress.port, try client.remoteAddress.port)
+    for descriptor in Int32(3)..<65_536 where port(descriptor, getpeername) == ours {
+        guard port(descriptor, getsockname) == theirs else { continue }
         var bytes = [UInt8](repeating: 0, count: 256)
         return recv(descriptor, &bytes, bytes.count, Int32(MSG_DONTWAIT))
     }
     throw SystemError(ENOENT, attempted: "find the server's end")
+}
+
+private func port(
+    _ descriptor: Int32,
+    _ ask: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+) -> UInt16? {
+    var address = sockaddr_in()
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let answer = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { ask(descriptor, $0, &length) }
+    }
+    guard answer == 0, address.sin_family == sa_family_t(AF_INET) else { return nil }
+    return UInt16(bigEndian: address.sin_port)
 }
