@@ -7,6 +7,7 @@ enum Stress {
         ("model", model),
         ("teardown", Teardown.run),
         ("idle", IdleConnections.run),
+        ("adaptive", Tide.run),
     ]
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.

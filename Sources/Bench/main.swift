@@ -17,7 +17,8 @@ let parts: [(name: String, help: String)] = [
     ("connections", "connect, one message, close: preposted accepts beside a plain accept loop"),
     ("computing", "two workers against one, with 50 µs of computing for each packet"),
     ("files", "several reads in flight beside plain reads"),
-    ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle]"),
+    ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
+    ("stress", "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|adaptive]"),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
 let json = Option.output("json", "also write every figure to a file")
@@ -46,6 +47,9 @@ do {
             try Connections.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
+        if part == "all" || part == "locked-memory" {
+            try ReceiveModes.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
     }
 } catch {
@@ -56,6 +60,7 @@ for count in connections { Echo.compare(&figures, count) }
 Connections.compare(&figures)
 Computing.compare(&figures)
 FileReads.compare(&figures)
+ReceiveModes.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

@@ -58,7 +58,9 @@ struct Chapter07LockedMemoryBudget {
     }
 
     // I7.1, I7.2
-    @Test("the budget is exact: the last page is given, one more is refused, and what comes back can be given again")
+    @Test(
+        "the budget is exact: the last page is given, one more is refused, and what comes back can be given again"
+    )
     func exact() throws {
         let pages = Pages(4)
         defer { pages.free() }
@@ -180,7 +182,9 @@ struct Chapter07LockedMemoryBudget {
     }
 
     // I7.1, I7.2, I7.3
-    @Test("four threads charge, wait, withdraw and give back at random: never over the limit, and nothing is left")
+    @Test(
+        "four threads charge, wait, withdraw and give back at random: never over the limit, and nothing is left"
+    )
     func random() async throws {
         try await onAThread {
             let pages = Pages(3)

@@ -51,4 +51,28 @@ struct Chapter07LockedMemoryFixes {
     @Test(
         "fixed-mode: buffers for few, zero bytes for many, and back", arguments: DriverKind.permitted)
     func fixedMode(driver: DriverKind) async throws { try await holds(FixedMode.pitfall, driver) }
+
+    // I7.2, I7.3
+    @Test(
+        "answer-waits-for-idle: an answer goes out under the charge of its receive",
+        arguments: DriverKind.permitted)
+    func answerWaitsForIdle(driver: DriverKind) async throws {
+        try await holds(AnswerWaitsForIdle.pitfall, driver)
+    }
+
+    // I7.5
+    @Test(
+        "mode-change-keeps-pages: the change asks for the buffers back, and no page stays locked",
+        arguments: DriverKind.permitted)
+    func modeChangeKeepsPages(driver: DriverKind) async throws {
+        try await holds(ModeChangeKeepsPages.pitfall, driver)
+    }
+
+    // I7.5
+    @Test(
+        "change-over-is-not-the-end: a cancelled receive is posted again, and one that was quicker counts",
+        arguments: DriverKind.permitted)
+    func changeOverIsNotTheEnd(driver: DriverKind) async throws {
+        try await holds(ChangeOverIsNotTheEnd.pitfall, driver)
+    }
 }

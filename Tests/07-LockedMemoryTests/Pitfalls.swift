@@ -54,4 +54,28 @@ struct Chapter07LockedMemoryPitfalls {
         "fixed-mode: buffers leave many clients without memory, zero bytes cost a few twice the trips",
         arguments: DriverKind.permitted)
     func fixedMode(driver: DriverKind) async throws { try await happens(FixedMode.pitfall, driver) }
+
+    // I7.2 does not hold.
+    @Test(
+        "answer-waits-for-idle: the answer's page goes to a client that says nothing",
+        arguments: DriverKind.permitted)
+    func answerWaitsForIdle(driver: DriverKind) async throws {
+        try await happens(AnswerWaitsForIdle.pitfall, driver)
+    }
+
+    // I7.5 does not hold.
+    @Test(
+        "mode-change-keeps-pages: eight idle clients keep eight pages locked", arguments: DriverKind.permitted
+    )
+    func modeChangeKeepsPages(driver: DriverKind) async throws {
+        try await happens(ModeChangeKeepsPages.pitfall, driver)
+    }
+
+    // I7.5 does not hold.
+    @Test(
+        "change-over-is-not-the-end: a change of mode drops every idle client",
+        arguments: DriverKind.permitted)
+    func changeOverIsNotTheEnd(driver: DriverKind) async throws {
+        try await happens(ChangeOverIsNotTheEnd.pitfall, driver)
+    }
 }

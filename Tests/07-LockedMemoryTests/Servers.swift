@@ -48,11 +48,13 @@ struct Chapter07LockedMemoryServers {
                 options.bufferSize = 2 * Page.size
                 let server = try ThriftyServer(options: options)
                 // Fewer than a page, and more than a buffer: claims of one page and of two.
-                let talkers = TidalClients(to: server.address, threads: 2, each: 1...1, maximumMessage: 20_000)
+                let talkers = TidalClients(
+                    to: server.address, threads: 2, each: 1...1, maximumMessage: 20_000)
                 #expect(talkers.run(turns: 6).isWhole)
                 if policy != .buffered {
                     // In buffered mode, clients in the line are not heard before others leave or speak.
-                    let many = TidalClients(to: server.address, threads: 2, each: 4...12, maximumMessage: 20_000)
+                    let many = TidalClients(
+                        to: server.address, threads: 2, each: 4...12, maximumMessage: 20_000)
                     let report = many.run(turns: 4)
                     #expect(report.isWhole, "\(String(describing: policy)) \(report)")
                 }
@@ -63,7 +65,9 @@ struct Chapter07LockedMemoryServers {
     }
 
     // I7.3
-    @Test("buffered: a line of 40 clients for 4 pages; each is served, in its order", arguments: DriverKind.permitted)
+    @Test(
+        "buffered: a line of 40 clients for 4 pages; each is served, in its order",
+        arguments: DriverKind.permitted)
     func line(driver: DriverKind) async throws {
         try await onAThread {
             var options = ThriftyServer.Options()
@@ -191,8 +195,10 @@ struct Chapter07LockedMemoryServers {
                 options.budgetPages = 24
                 let server = try ThriftyServer(options: options)
                 let ways = LeavingClients.Way.allCases.filter { $0 != .closedByServer }
-                let report = LeavingClients(to: server.address, count: 300, threads: 2, together: 10, ways: ways)
-                    .run()
+                let report = LeavingClients(
+                    to: server.address, count: 300, threads: 2, together: 10, ways: ways
+                )
+                .run()
                 #expect(report.strange == 0)
                 #expect(report.missing == 0)
                 let open = try (0..<40).map { _ in try Socket.connected(to: server.address) }
@@ -230,7 +236,8 @@ private func serve(_ driver: DriverKind) throws {
     options.port.driver = driver
     options.policy = .adaptive(ReceiveThresholds(zeroByteFrom: 8, bufferedUpTo: 4))
     let server = try ThriftyServer(options: options)
-    let report = TidalClients(to: server.address, threads: 2, each: 1...6, maximumMessage: 4_096).run(turns: 2)
+    let report = TidalClients(to: server.address, threads: 2, each: 1...6, maximumMessage: 4_096).run(
+        turns: 2)
     #expect(report.isWhole)
     #expect(server.stop())
 }

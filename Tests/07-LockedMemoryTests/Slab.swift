@@ -6,7 +6,9 @@ import Testing
 @Suite("Chapter 07: the slab of page-aligned buffers")
 struct Chapter07LockedMemorySlab {
     // I7.1
-    @Test("a buffer begins with a page, fills whole pages, and shares none", arguments: [1, 10, 4_096, 4_097, 65_536])
+    @Test(
+        "a buffer begins with a page, fills whole pages, and shares none",
+        arguments: [1, 10, 4_096, 4_097, 65_536])
     func alignment(size: Int) throws {
         let slab = try PageSlab(bufferSize: size, capacity: 9)
         #expect(slab.bufferSize == Page.count(bytes: size) * Page.size)

@@ -11,10 +11,12 @@ func showLimit(_ driver: DriverKind, on terminal: Terminal) throws {
         return
     }
     let report = try SystemLimit.show(driver)
-    terminal.say("receives with a buffer posted: \(report.posted), locked by the system: \(report.locked) pages")
+    terminal.say(
+        "receives with a buffer posted: \(report.posted), locked by the system: \(report.locked) pages")
     terminal.say("the next one: \(SystemError.text(report.error))")
     terminal.say(
-        "zero-byte receives posted: \(report.zeroByte.posted), locked by the system: \(report.zeroByte.locked) pages")
+        "zero-byte receives posted: \(report.zeroByte.posted), locked by the system: \(report.zeroByte.locked) pages"
+    )
     terminal.say("ten bytes that straddle a boundary: \(report.straddling) pages")
     terminal.say(
         report.registered.map {

@@ -48,7 +48,8 @@ func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
         "A buffer is one page of \(readable(Page.size)) bytes. "
             + (isReal
                 ? "What is charged is really locked (mlock)."
-                : "The budget only counts: this process may not lock that much.") + " driver: \(options.driver)")
+                : "The budget only counts: this process may not lock that much.")
+            + " driver: \(options.driver)")
     terminal.say()
 
     var showings: [Showing] = []
@@ -62,7 +63,10 @@ func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
         showings.append(showing)
     }
     terminal.table(
-        ["mode", "pages locked", "VmLck", "in line", "memory", "64 busy alone, /s", "among idle, /s", "unheard"],
+        [
+            "mode", "pages locked", "VmLck", "in line", "memory", "64 busy alone, /s", "among idle, /s",
+            "unheard",
+        ],
         zip(modes, showings).map { mode, seen in
             [
                 mode, readable(seen.locked), isReal ? readable(seen.really) : "–", readable(seen.waiting),

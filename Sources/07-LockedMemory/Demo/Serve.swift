@@ -39,7 +39,8 @@ func serve(_ options: Stage.Options, _ mode: String?, on terminal: Terminal) thr
     }
     terminal.say(
         "\(counters.accepted) connections, \(counters.connections) of them open at the end; mode \(present), "
-            + "changed \(counters.changes.toZeroByte) times to zero-byte and \(counters.changes.toBuffered) back")
+            + "changed \(counters.changes.toZeroByte) times to zero-byte and \(counters.changes.toBuffered) back"
+    )
     terminal.say(
         "pages locked at the end: \(budget.locked), at most: \(budget.peak); notices: \(counters.notices), "
             + "packets with bytes: \(counters.receives)")

@@ -80,7 +80,8 @@ public final class ThriftyServer: Sendable {
         let standard = ReceiveThresholds(budget: options.budgetPages, pagesEach: pagesEach)
         let policy = options.policy ?? .adaptive(standard)
         if case .adaptive(let thresholds) = policy, thresholds.bufferedUpTo >= thresholds.zeroByteFrom {
-            throw SystemError.invalid("change over at \(thresholds.zeroByteFrom) connections, and back at more")
+            throw SystemError.invalid(
+                "change over at \(thresholds.zeroByteFrom) connections, and back at more")
         }
         slab = try PageSlab(
             bufferSize: options.bufferSize, capacity: max(1, options.maximumConnections),

@@ -7,9 +7,12 @@ public enum Chapter07 {
         LockedMemoryExhausted.pitfall,
         PageRounding.pitfall,
         ENOBUFSKillsConnection.pitfall,
+        AnswerWaitsForIdle.pitfall,
         ZeroByteWakeIsNotEOF.pitfall,
         BlockingReadAfterWake.pitfall,
         ZeroByteReadLosesThroughput.pitfall,
         FixedMode.pitfall,
+        ModeChangeKeepsPages.pitfall,
+        ChangeOverIsNotTheEnd.pitfall,
     ]
 }

@@ -13,7 +13,9 @@ public final class IdleClients {
     /// Connects them, and returns when all are. They leave when this object does.
     ///
     /// - Throws: ENOENT when the chapter's program has not been built, ETIMEDOUT when not all are connected in time.
-    public init(_ count: Int, to server: Address, within patience: Duration = .seconds(30)) throws(SystemError) {
+    public init(_ count: Int, to server: Address, within patience: Duration = .seconds(30))
+        throws(SystemError)
+    {
         guard let program = Child.product("07-locked-memory") else {
             throw SystemError(ENOENT, attempted: "find the program 07-locked-memory beside this one")
         }

@@ -83,7 +83,8 @@ public enum LockedMemoryExhausted {
             let peak = server.budget.counters.peak
             let isClean = server.stop()
             return Observation(
-                happened: idle.locked != 0 || idle.peak != 0 || buffers != 0 || answered != clients || !isClean,
+                happened: idle.locked != 0 || idle.peak != 0 || buffers != 0 || answered != clients
+                    || !isClean,
                 lines: [
                     "\(clients) clients that say nothing; pages locked: \(idle.locked), buffers in use: \(buffers)",
                     "all of them speak, one after the other; answered: \(answered) of \(clients); "

@@ -37,6 +37,12 @@ final class Reading: Overlapped, PageClaimant, @unchecked Sendable {
     }
 
     func budgetCame() { came.add() }
+
+    /// Whether the budget has come since this was last asked.
+    var hasCome: Bool {
+        defer { came.add(-came.value) }
+        return came.value > 0
+    }
 }
 
 extension Socket {

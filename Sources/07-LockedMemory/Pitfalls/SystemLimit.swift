@@ -109,7 +109,8 @@ public enum SystemLimit {
             throw SystemError(ENOENT, attempted: "find the program 07-locked-memory beside this one")
         }
         let ending = try Child.run(program, [argument, driver.rawValue], within: .seconds(20))
-        guard let line = ending.output.split(separator: "\n").last, let report = Report(line: String(line)) else {
+        guard let line = ending.output.split(separator: "\n").last, let report = Report(line: String(line))
+        else {
             throw SystemError(EPROTO, attempted: "show the system's limit: \(ending.errors)")
         }
         return report
@@ -119,7 +120,9 @@ public enum SystemLimit {
     /// in the program.
     public static func runIfAsked() {
         let words = CommandLine.arguments
-        guard words.count == 3, words[1] == argument, let driver = DriverKind(rawValue: words[2]) else { return }
+        guard words.count == 3, words[1] == argument, let driver = DriverKind(rawValue: words[2]) else {
+            return
+        }
         do {
             var report = Report()
             // Before the limit is lowered: rings are charged, too.
@@ -157,7 +160,9 @@ public enum SystemLimit {
     private static func straddle() throws(SystemError) -> Int {
         let memory = UnsafeMutableRawPointer.allocate(byteCount: 2 * Page.size, alignment: Page.size)
         defer { memory.deallocate() }
-        guard mlock(memory + Page.size - 5, 10) == 0 else { throw SystemError(errno, attempted: "lock ten bytes") }
+        guard mlock(memory + Page.size - 5, 10) == 0 else {
+            throw SystemError(errno, attempted: "lock ten bytes")
+        }
         defer { munlock(memory + Page.size - 5, 10) }
         return lockedPages
     }
@@ -187,7 +192,8 @@ public enum SystemLimit {
         guard lockedPages == 0 else { throw SystemError(EBUSY, attempted: "unlock every page") }
     }
 
-    private static func postWithoutBuffers(_ port: CompletionPort, _ report: inout Report) throws(SystemError) {
+    private static func postWithoutBuffers(_ port: CompletionPort, _ report: inout Report) throws(SystemError)
+    {
         let pair = try Pair()
         try port.associate(pair.server, key: 1)
         for _ in 0..<4 * pages {
@@ -205,7 +211,8 @@ public enum SystemLimit {
         let ring = ck_io_uring_setup(1, &parameters)
         guard ring >= 0 else { throw SystemError(errno, attempted: "create a ring") }
         defer { close(ring) }
-        let answers = Int(parameters.cq_off.cqes) + Int(parameters.cq_entries) * MemoryLayout<io_uring_cqe>.stride
+        let answers =
+            Int(parameters.cq_off.cqes) + Int(parameters.cq_entries) * MemoryLayout<io_uring_cqe>.stride
         let requests = Int(parameters.sq_off.array) + Int(parameters.sq_entries) * 4
         let entries = Int(parameters.sq_entries) * MemoryLayout<io_uring_sqe>.stride
         report.ring = Page.count(bytes: max(answers, requests)) + Page.count(bytes: entries)
