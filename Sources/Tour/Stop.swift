@@ -27,6 +27,9 @@ struct Stop: Sendable {
         Stop(
             number: "04", title: "Contexts", product: "04-contexts",
             sight: "clients that leave at random: freed memory is touched, and every counter ends at zero"),
+        Stop(
+            number: "07", title: "Locked memory", product: "07-locked-memory",
+            sight: "10,000 idle clients in three modes: the pages they lock, and who is still heard"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
