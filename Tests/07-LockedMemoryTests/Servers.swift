@@ -132,6 +132,32 @@ struct Chapter07LockedMemoryServers {
         }
     }
 
+    // I7.2, I7.3
+    @Test(
+        "others hold the budget: who waits in the line leaves it when the server stops",
+        arguments: DriverKind.permitted)
+    func stopsWithLine(driver: DriverKind) async throws {
+        try await onAThread {
+            var options = ThriftyServer.Options()
+            options.port.driver = driver
+            options.policy = .buffered
+            options.budgetPages = 4
+            let server = try ThriftyServer(options: options)
+            let others = Others()
+            defer { others.memory.deallocate() }
+            try server.budget.charge(UnsafeRawBufferPointer(others.memory), to: others)
+            let clients = try (0..<3).map { _ in try Socket.connected(to: server.address) }
+            #expect(eventually { server.budget.counters.waiting == 3 })
+            _ = server.stop()
+            #expect(server.counters.connections == 0)
+            #expect(server.budget.counters.waiting == 0)
+            #expect(server.slab.counters.inUse == 0)
+            server.budget.refund(others)
+            #expect(server.budget.counters.locked == 0)
+            withExtendedLifetime(clients) {}
+        }
+    }
+
     // I7.6
     @Test(
         "adaptive: a budget that runs short, below the threshold, lets go of the buffers of others",
@@ -228,6 +254,13 @@ struct Chapter07LockedMemoryServers {
     }
 
     static let names = DriverKind.permitted.map(\.rawValue)
+}
+
+/// Somebody else who has pages of a server's budget.
+private final class Others: PageClaimant, @unchecked Sendable {
+    var claim = PageClaim()
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 4 * Page.size, alignment: Page.size)
+    func budgetCame() {}
 }
 
 /// A server's whole life, with some clients.
