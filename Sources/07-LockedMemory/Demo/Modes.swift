@@ -134,8 +134,11 @@ private func show(_ idle: Int, _ choices: ThriftyServer.Options) throws -> Showi
     guard eventually({ server.counters.accepted == busy + idle }) else {
         throw SystemError(ETIMEDOUT, attempted: "take in \(idle) clients")
     }
-    // A receive that was cancelled to change over is back when its packet has been handled.
-    _ = eventually { choices.policy == .buffered || server.budget.counters.locked == 0 }
+    // The last one is about to be charged, and receives that were cancelled to change over are about to come back.
+    _ = eventually {
+        let now = server.budget.counters
+        return choices.policy == .buffered ? now.locked + now.waiting == idle : now.locked == 0
+    }
     let counters = server.budget.counters
     showing.locked = counters.locked
     showing.waiting = counters.waiting
