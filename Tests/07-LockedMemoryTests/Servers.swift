@@ -283,7 +283,7 @@ struct Chapter07LockedMemorySystem {
         .enabled(
             if: SystemLimit.canBeShown,
             "the process must be bound by RLIMIT_MEMLOCK (at least 64 pages), or able to become another user"),
-        arguments: DriverKind.permitted)
+        .disabled(if: isSanitized, "a sanitizer makes mlock do nothing"), arguments: DriverKind.permitted)
     func limit(driver: DriverKind) async throws {
         let report = try await onAThread { try SystemLimit.show(driver) }
         #expect(report.posted == SystemLimit.pages)
