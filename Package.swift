@@ -22,6 +22,7 @@ let chapters = [
     Chapter(
         folder: "05-Reordering", product: "05-reordering",
         uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),
+    Chapter(folder: "07-LockedMemory", product: "07-locked-memory", uses: ["CompletionPorts", "Contexts"]),
 ]
 
 let strict: [SwiftSetting] = [

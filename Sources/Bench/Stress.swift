@@ -9,6 +9,7 @@ enum Stress {
         ("idle", IdleConnections.run),
         ("ordered-chunks", OrderedChunks.run),
         ("ordered-stream", OrderedStream.run),
+        ("adaptive", Tide.run),
     ]
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.

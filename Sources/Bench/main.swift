@@ -19,9 +19,11 @@ let parts: [(name: String, help: String)] = [
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
     ("reordering-64", "64 bytes and one worker only"),
+    ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
     (
         "stress",
-        "what is too heavy for the tests, with a verdict: stress [model|teardown|idle|ordered-chunks|ordered-stream]"
+        "what is too heavy for the tests, with a verdict: "
+            + "stress [model|teardown|idle|ordered-chunks|ordered-stream|adaptive]"
     ),
 ]
 let rounds = Option.number("rounds", in: 1...100, "how often everything is measured, in turn (5)")
@@ -51,6 +53,9 @@ do {
             try Connections.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "computing" { try Computing.measure(seconds: perLoad, into: &figures) }
+        if part == "all" || part == "locked-memory" {
+            try ReceiveModes.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
@@ -65,6 +70,7 @@ Connections.compare(&figures)
 Computing.compare(&figures)
 FileReads.compare(&figures)
 PendingReads.compare(&figures)
+ReceiveModes.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

@@ -30,6 +30,9 @@ struct Stop: Sendable {
         Stop(
             number: "05", title: "Reordering", product: "05-reordering",
             sight: "the bytes of one stream, read by two workers: swapped, and in order with numbers"),
+        Stop(
+            number: "07", title: "Locked memory", product: "07-locked-memory",
+            sight: "10,000 idle clients in three modes: the pages they lock, and who is still heard"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
