@@ -18,10 +18,13 @@ func showLimit(_ driver: DriverKind, on terminal: Terminal) throws {
         "zero-byte receives posted: \(report.zeroByte.posted), locked by the system: \(report.zeroByte.locked) pages"
     )
     terminal.say("ten bytes that straddle a boundary: \(report.straddling) pages")
-    terminal.say(
-        report.registered.map {
-            "buffers of a page registered with a ring: \($0), and not one more; the ring itself has \(report.ring)"
-        }
-            ?? "(registered buffers left out: rings are not permitted here)")
+    if let registered = report.registered {
+        terminal.say(
+            "buffers of a page registered with a ring: \(registered), and not one more; "
+                + (report.isAlone
+                    ? "the ring itself has \(report.ring)" : "this user's other rings count as well"))
+    } else {
+        terminal.say("(registered buffers left out: rings are not permitted here)")
+    }
     terminal.claim("the system counts as the arithmetic does", holds: report.isAsPredicted)
 }

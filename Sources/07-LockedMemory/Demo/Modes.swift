@@ -33,14 +33,16 @@ private struct Showing {
 
 /// The busy clients, and how long each of their two loads lasts.
 private let busy = 64
+/// With fewer idle clients than this there is nothing to be seen.
+private let fewest = 100
 private let time = Duration.milliseconds(400)
 
 /// Thousands of idle clients and 64 busy ones, in each of the three modes.
 func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
-    let wanted = options.clients ?? 10_000
+    let wanted = max(fewest, options.clients ?? 10_000)
     // The idle ones are a process of their own: in this one there are descriptors for the server's ends.
     let idle = Resources.clientsThatFit(wanted, descriptorsEach: 1)
-    let budget = max(2 * busy, idle * 4 / 5)
+    let budget = idle * 4 / 5
     let isReal = SystemLimit.permits(budget)
     terminal.heading("\(readable(idle)) idle clients, a budget of \(readable(budget)) pages")
     if idle < wanted { terminal.say("(scaled down: there are descriptors for \(readable(idle)) clients)") }
