@@ -98,7 +98,6 @@ extension Project {
     /// The manifest's list of chapters.
     var manifest: [Chapter] {
         guard let text = files["Package.swift"] else { return [] }
-        // An entry may be broken over several lines.
         return text.components(separatedBy: "folder: \"").dropFirst().map { piece in
             let folder = String(piece.prefix { $0 != "\"" })
             let product = piece.components(separatedBy: "product: \"").dropFirst().first.map {
