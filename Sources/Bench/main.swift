@@ -19,6 +19,7 @@ let parts: [(name: String, help: String)] = [
     ("framing", "framed echo beside raw echo, with 1 and with 8 messages at a time"),
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
+    ("reordering-64", "64 bytes and one worker only"),
     (
         "stress",
         "what is too heavy for the tests, with a verdict: "
@@ -57,8 +58,8 @@ do {
             try FramedEchoes.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
-        if part == "all" || part == "reordering" {
-            try PendingReads.measure(seconds: perLoad, into: &figures)
+        if part == "all" || part.hasPrefix("reordering") {
+            try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
     }
 } catch {

@@ -29,7 +29,8 @@ struct Stop: Sendable {
             sight: "clients that leave at random: freed memory is touched, and every counter ends at zero"),
         Stop(
             number: "05", title: "Reordering", product: "05-reordering",
-            sight: "the bytes of one stream, read by two workers: swapped without numbers, in order with them"),
+            sight: "the bytes of one stream, read by two workers: swapped without numbers, in order with them"
+        ),
         Stop(
             number: "06", title: "Framing", product: "06-framing",
             sight: "a stream of messages, cut at every place there is: the same messages every time"),
