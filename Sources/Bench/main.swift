@@ -20,6 +20,7 @@ let parts: [(name: String, help: String)] = [
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
     ("reordering-64", "64 bytes and one worker only"),
+    ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
     (
         "stress",
         "what is too heavy for the tests, with a verdict: "
@@ -57,6 +58,9 @@ do {
         if part == "all" || part == "framing" {
             try FramedEchoes.measure(seconds: perLoad, into: &figures)
         }
+        if part == "all" || part == "locked-memory" {
+            try ReceiveModes.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
@@ -72,6 +76,7 @@ Computing.compare(&figures)
 FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
 PendingReads.compare(&figures)
+ReceiveModes.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

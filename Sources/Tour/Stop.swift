@@ -34,6 +34,9 @@ struct Stop: Sendable {
         Stop(
             number: "06", title: "Framing", product: "06-framing",
             sight: "a stream of messages, cut at every place there is: the same messages every time"),
+        Stop(
+            number: "07", title: "Locked memory", product: "07-locked-memory",
+            sight: "10,000 idle clients in three modes: the pages they lock, and who is still heard"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
