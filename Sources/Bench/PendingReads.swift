@@ -31,7 +31,9 @@ enum PendingReads {
     }
 
     /// One worker has the first processor for itself. Several run wherever there is room, which is the clients' processor.
-    static func measure(seconds: Double, into figures: inout Figures) throws {
+    ///
+    /// - Parameter isShort: Only what the promise is about: small messages and one worker.
+    static func measure(seconds: Double, isShort: Bool = false, into figures: inout Figures) throws {
         // Its buffers are made for small messages.
         try run(rawEcho, loads[0], 1, seconds, &figures) {
             var options = EchoServer.Options()
@@ -40,8 +42,8 @@ enum PendingReads {
             let server = try EchoServer(options: options)
             return (server.address, { server.stop() })
         }
-        for load in loads {
-            for workers in [1, 2, 4] {
+        for load in isShort ? Array(loads.prefix(1)) : loads {
+            for workers in isShort ? [1] : [1, 2, 4] {
                 for pending in reads { try hub(pending, workers, load, .epoll, seconds, &figures) }
             }
             if DriverKind.permitted.contains(.ioUring) {
@@ -77,11 +79,16 @@ enum PendingReads {
         let (address, stop) = try start()
         if workers > 1 { Echo.unpinThreads() }
         ck_pin_thread(0, 1)
+        let before = Resources.processTime
         let report = try ClientLoad(
             to: address, connections: load.clients, messageSize: load.size, duration: .seconds(seconds)
         ).runInChild()
+        let used = Resources.processTime - before
         stop()
         figures.add(name, "round trips/s", report.perSecond)
+        figures.add(
+            "\(name): processor", "µs/round trip", used / .microseconds(1) / Double(max(1, report.roundTrips))
+        )
     }
 
     static func compare(_ figures: inout Figures) {
@@ -93,6 +100,11 @@ enum PendingReads {
                     figures.compare(
                         name(pending, workers, load.name, driver), to: name(1, workers, load.name, driver),
                         isPromised ? .atLeast(0.95) : nil)
+                    if workers == 1 {
+                        figures.compare(
+                            "\(name(pending, workers, load.name, driver)): processor",
+                            to: "\(name(1, workers, load.name, driver)): processor")
+                    }
                 }
             }
         }

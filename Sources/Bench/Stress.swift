@@ -11,6 +11,7 @@ enum Stress {
         ("ordered-stream", OrderedStream.run),
         ("framing", FramingStress.run),
         ("fuzz-framing", FramingStress.fuzz),
+        ("adaptive", Tide.run),
         ("file-transfer", FileStress.run),
     ]
 

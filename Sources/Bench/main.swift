@@ -19,6 +19,8 @@ let parts: [(name: String, help: String)] = [
     ("framing", "framed echo beside raw echo, with 1 and with 8 messages at a time"),
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
+    ("reordering-64", "64 bytes and one worker only"),
+    ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
     ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
     (
         "stress",
@@ -57,10 +59,13 @@ do {
         if part == "all" || part == "framing" {
             try FramedEchoes.measure(seconds: perLoad, into: &figures)
         }
+        if part == "all" || part == "locked-memory" {
+            try ReceiveModes.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
-        if part == "all" || part == "reordering" {
-            try PendingReads.measure(seconds: perLoad, into: &figures)
+        if part == "all" || part.hasPrefix("reordering") {
+            try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
     }
 } catch {
@@ -74,6 +79,7 @@ FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
 FileTransfers.compare(&figures)
 PendingReads.compare(&figures)
+ReceiveModes.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -98,6 +99,11 @@ static inline int ck_io_uring_cancel(int ring, uint64_t user_data) {
     cancel.addr = user_data;
     cancel.fd = -1;
     return (int)syscall(SYS_io_uring_register, ring, IORING_REGISTER_SYNC_CANCEL, &cancel, 1);
+}
+
+// Locks buffers for a ring, until it is closed.
+static inline int ck_io_uring_register_buffers(int ring, const struct iovec *buffers, unsigned count) {
+    return (int)syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, buffers, count);
 }
 
 // Fills a submission entry. `operation_flags` stands for the union of msg_flags, accept_flags, poll32_events.

@@ -29,13 +29,16 @@ struct Stop: Sendable {
             sight: "clients that leave at random: freed memory is touched, and every counter ends at zero"),
         Stop(
             number: "05", title: "Reordering", product: "05-reordering",
-            sight: "the bytes of one stream, read by two workers: swapped without numbers, in order with them"),
+            sight: "the bytes of one stream, read by two workers: swapped, and in order with numbers"),
         Stop(
             number: "06", title: "Framing", product: "06-framing",
             sight: "a stream of messages, cut at every place there is: the same messages every time"),
         Stop(
+            number: "07", title: "Locked memory", product: "07-locked-memory",
+            sight: "10,000 idle clients in three modes: the pages they lock, and who is still heard"),
+        Stop(
             number: "08", title: "File transfer", product: "08-file-transfer",
-            sight: "a message in the middle of a file; then four files over one connection, each of them whole"),
+            sight: "a message in the middle of a file; then files over one connection, each of them whole"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

@@ -37,7 +37,7 @@ struct Chapter06FramingPitfalls {
 
     // I6.6 does not hold.
     @Test(
-        "text-without-terminator: two letters are shown with an earlier client's password",
+        "text-without-terminator: two letters are shown with the password of an earlier message",
         arguments: DriverKind.permitted)
     func textWithoutTerminator(driver: DriverKind) async throws {
         try await happens(TextWithoutTerminator.pitfall, driver)

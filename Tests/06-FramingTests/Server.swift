@@ -17,7 +17,7 @@ struct Chapter06FramingServer {
         arguments: DriverKind.permitted)
     func echo(driver: DriverKind) async throws {
         try await onAThread { facts in
-            for (workers, reads, chunk) in [(1, 1, 4096), (2, 4, 7), (4, 8, 64)] {
+            for (workers, reads, chunk) in [(1, 1, 4096), (2, 4, 7), (4, 8, 64), (2, 64, 65_536)] {
                 let server = try FramedServer(
                     Prefix.article, options: .on(driver, workers: workers, reads: reads, chunk: chunk)
                 ) { FramedEcho() }
@@ -247,7 +247,10 @@ struct Chapter06FramingServer {
             let tooLong = Result { () throws(SystemError) in
                 try FramedServer(Prefix(.four, maximumLength: .max), options: .on(driver)) { FramedEcho() }
             }
-            for result in [taken.map { _ in () }, tooLong.map { _ in () }] {
+            let longLines = Result { () throws(SystemError) in
+                try FramedServer(Lines(maximumLength: .max), options: .on(driver)) { FramedEcho() }
+            }
+            for result in [taken.map { _ in () }, tooLong.map { _ in () }, longLines.map { _ in () }] {
                 guard case .failure = result else {
                     facts.expect(false)
                     continue

@@ -98,7 +98,7 @@ extension Project {
     /// The manifest's list of chapters.
     var manifest: [Chapter] {
         guard let text = files["Package.swift"] else { return [] }
-        return text.components(separatedBy: "Chapter(folder: \"").dropFirst().map { piece in
+        return text.components(separatedBy: "folder: \"").dropFirst().map { piece in
             let folder = String(piece.prefix { $0 != "\"" })
             let product = piece.components(separatedBy: "product: \"").dropFirst().first.map {
                 String($0.prefix { $0 != "\"" })

@@ -4,7 +4,7 @@ import Reordering
 import ReorderingPitfalls
 import Stage
 
-let reads = Option.number("reads", in: 2...64, "how many reads each connection has pending (3)")
+let reads = Option.number("reads", in: 1...64, "how many reads each connection has pending (3)")
 let numbers = Option.choice(
     "numbers", ["with", "without"], "which of the two timelines --svg and --trace write (with)")
 let options = Stage.Options.ofThisProgram(

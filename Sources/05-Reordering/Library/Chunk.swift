@@ -56,6 +56,17 @@ public final class Chunk: Overlapped, Pooled, @unchecked Sendable {
         if dropShare() { connection.readAgain(self) }
     }
 
+    /// Puts other bytes in the place of those that were received, for `send(chunk)` to send. To be called in the handler's
+    /// call, when what was received is not needed any more.
+    ///
+    /// - Returns: false, and nothing has changed, when they do not fit or somebody keeps the chunk.
+    public func refill(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        // The handler's call has the one share: nobody can get another from anybody else.
+        guard bytes.count <= memory.count, shares.load(ordering: .acquiring) == 1 else { return false }
+        fill(bytes)
+        return true
+    }
+
     /// True for the last one.
     func dropShare() -> Bool {
         // What was read from the buffer before may not move behind this: the next read overwrites it.

@@ -73,7 +73,7 @@ struct Figure {
     }
 
     private func start(of message: Int) -> Int {
-        witness.messages[..<(message - 1)].reduce(0) { $0 + Figure.header + $1.utf8.count }
+        witness.messages.prefix(message - 1).reduce(0) { $0 + Figure.header + $1.utf8.count }
     }
 
     func draw(on terminal: Terminal) {
@@ -87,8 +87,8 @@ struct Figure {
                 }
                 marks += mark(part)
             }
-            terminal.say("chunk \(number + 1)  \(bytes)")
-            terminal.say("         \(marks)")
+            terminal.say("chunk \(number + 1)  \(bytes.dropLast())")
+            terminal.say("         \(marks.dropLast())")
         }
         terminal.say("━ lies whole in its chunk: lent where it lies   ╌ in parts: copied, then lent")
     }
@@ -103,6 +103,14 @@ struct Figure {
     }
 
     // MARK: The picture
+
+    /// What a part is of its message.
+    private func name(_ part: Part) -> String {
+        if part.fate == .whole { return "message \(part.message)" }
+        if part.bytes.lowerBound == start(of: part.message) { return "message \(part.message) begins" }
+        let isLast = part.bytes.upperBound == start(of: part.message + 1)
+        return "message \(part.message) \(isLast ? "ends" : "goes on")"
+    }
 
     func svg() -> String {
         let cell = 34
@@ -119,6 +127,7 @@ struct Figure {
         text(left + 22, 66, "small", "whole in its chunk: lent where it lies")
         body += "<rect class=\"handled\" x=\"\(left + 280)\" y=\"54\" width=\"14\" height=\"14\" rx=\"2\"/>\n"
         text(left + 302, 66, "small", "in parts: copied together, then lent")
+        text(left + 560, 66, "small", "numbers: bytes of a length")
         for (number, parts) in witness.chunks.enumerated() {
             text(24, y + 24, "name", "chunk \(number + 1)")
             var x = left
@@ -133,7 +142,7 @@ struct Figure {
                     if shown != " " { text(x + cell / 2 - 1, y + 23, style, shown) }
                     x += cell
                 }
-                text(x - part.bytes.count * cell, y + 52, "small", "\(part.message)")
+                text(x - part.bytes.count * cell, y + 52, "small", name(part))
             }
             y += 70
         }

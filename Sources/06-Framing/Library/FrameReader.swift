@@ -1,4 +1,4 @@
-/// Makes messages of a stream of bytes, whatever pieces it comes in.
+/// Makes messages of a stream of bytes: the same ones, whatever pieces it comes in. (I6.1)
 ///
 /// A frame that lies whole in one chunk is lent where it lies, without a copy. (I6.2) The beginning of a frame whose
 /// rest has not come is copied into one buffer; that is bounded by the codec's longest frame, and the codec has judged

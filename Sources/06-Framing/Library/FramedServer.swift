@@ -60,8 +60,9 @@ public final class FramedServer<Codec: FrameCodec>: Sendable {
         var options = options
         let capacity = max(1, options.chunkCapacity)
         let batch = max(FramedConnection<Codec>.standardBatch, codec.maximumFrameLength)
-        // Answers that are too long for their chunk: two batches, if one did not hold them.
-        let needed = options.pendingReads * 2 * ((batch + capacity - 1) / capacity)
+        // Answers as long as what they answer: so many batches, not all of them full, and so many chunks for each.
+        let batches = 1 + 2 * (capacity + codec.maximumFrameLength) / batch
+        let needed = options.pendingReads * batches * ((batch + capacity - 1) / capacity)
         options.maximumPendingSends = max(options.maximumPendingSends, needed)
         let hub = try StreamHub(options)
         let ledger = FrameLedger()

@@ -25,8 +25,8 @@ public struct Lines: FrameCodec, Hashable {
     public init(_ end: End = .lf, maximumLength: Int = 1024) {
         precondition(maximumLength >= 0, "a line has no fewer than 0 bytes")
         self.end = end
-        // Room to add an end to it.
-        self.maximumLength = min(maximumLength, .max - 2)
+        // Nobody has longer ones, and sums with it stay numbers.
+        self.maximumLength = min(maximumLength, 1 << 32)
     }
 
     /// The longest line, CR and LF.

@@ -1,0 +1,37 @@
+import Glibc
+import Kernel
+import LockedMemory
+import LockedMemoryPitfalls
+import Stage
+
+// The idle clients, the server in each mode, and the process that the system's own limit binds: all are this program
+// again.
+IdleClients.runIfAsked()
+SystemLimit.runIfAsked()
+showModeIfAsked()
+
+let mode = Stage.Option.choice(
+    "mode", ["buffered", "zero-byte", "adaptive"], "how --serve waits for bytes (adaptive)")
+let options = Stage.Options.ofThisProgram(
+    Usage(
+        "07-locked-memory",
+        "10,000 idle connections in three modes: the pages they lock, and what the busy ones pay.",
+        options: [.serve, mode, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
+        pitfalls: Chapter07.pitfalls))
+let terminal = Terminal(plain: options.plain)
+
+do {
+    if options.serve != nil {
+        try serve(options, options.value(mode), on: terminal)
+    } else if let slug = options.pitfall {
+        Pitfalls.play(slug, from: Chapter07.pitfalls, driver: options.driver, on: terminal)
+    } else {
+        try playModes(options, on: terminal)
+        try showLimit(options.driver, on: terminal)
+        try drawChange(options, on: terminal)
+    }
+} catch {
+    _ = "07-locked-memory: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
+    exit(1)
+}
+terminal.finish()

@@ -1,0 +1,116 @@
+import Kernel
+import Synchronization
+
+/// How a connection waits for bytes.
+public enum ReceiveMode: UInt8, Sendable, CustomStringConvertible {
+    /// With a receive that has a buffer: the bytes come with the packet, and until then the buffer's pages are locked.
+    case buffered
+    /// With a receive that has none: the packet says no more than that there is something to be read, and nothing is
+    /// locked. Win32 counterpart: a zero-byte `WSARecv`.
+    case zeroByte
+
+    /// In a word.
+    public var description: String { self == .buffered ? "buffered" : "zero-byte" }
+}
+
+/// How a server chooses between the modes.
+public enum ReceivePolicy: Sendable, Equatable, CustomStringConvertible {
+    /// Buffers, always. A connection for whose buffer there is no budget waits for it.
+    case buffered
+    /// Zero bytes, always.
+    case zeroByte
+    /// Buffers while there are few connections, zero bytes while there are many.
+    case adaptive(ReceiveThresholds)
+
+    /// In a word.
+    public var description: String {
+        switch self {
+        case .buffered: "buffered"
+        case .zeroByte: "zero-byte"
+        case .adaptive: "adaptive"
+        }
+    }
+}
+
+/// Where the adaptive mode changes over, and where it changes back.
+///
+/// The numbers are of connections, since their number does not depend on the mode. The pages that are locked do: they
+/// fall as soon as the mode has changed, and would change it back. And the numbers lie apart, since otherwise one client
+/// that comes and goes would change the mode each time. (I7.6)
+public struct ReceiveThresholds: Sendable, Equatable {
+    /// From so many connections on: zero bytes.
+    public var zeroByteFrom: Int
+    /// From so many connections down: buffers again. Less than the other number.
+    public var bufferedUpTo: Int
+
+    /// Names both numbers.
+    public init(zeroByteFrom: Int, bufferedUpTo: Int) {
+        self.zeroByteFrom = zeroByteFrom
+        self.bufferedUpTo = bufferedUpTo
+    }
+
+    /// Changes over when the connections' buffers would lock three quarters of the budget: the last quarter is for the
+    /// answers. Changes back at half of the budget.
+    public init(budget pages: Int, pagesEach: Int) {
+        let all = pages / max(1, pagesEach)
+        self.init(zeroByteFrom: max(2, all * 3 / 4), bufferedUpTo: max(1, min(all / 2, all * 3 / 4 - 1)))
+    }
+}
+
+/// The mode that holds now, and what changes it. Any thread may ask.
+public final class ModeSwitch: Sendable {
+    /// How it is chosen.
+    public let policy: ReceivePolicy
+    private let present: Atomic<ReceiveMode.RawValue>
+    private let toZeroByte = Atomic<Int>(0)
+    private let toBuffered = Atomic<Int>(0)
+
+    /// A switch in the mode in which its policy begins.
+    public init(_ policy: ReceivePolicy) {
+        self.policy = policy
+        present = Atomic((policy == .zeroByte ? ReceiveMode.zeroByte : .buffered).rawValue)
+    }
+
+    /// The mode for the next receive.
+    public var mode: ReceiveMode {
+        present.load(ordering: .acquiring) == ReceiveMode.buffered.rawValue ? .buffered : .zeroByte
+    }
+
+    /// Whether the policy ever changes the mode.
+    public var isAdaptive: Bool { policy != .buffered && policy != .zeroByte }
+
+    /// How often the mode has changed.
+    public var changesMade: (toZeroByte: Int, toBuffered: Int) {
+        (toZeroByte.load(ordering: .relaxed), toBuffered.load(ordering: .relaxed))
+    }
+
+    /// To be told of every change of the number of connections, one call at a time.
+    ///
+    /// - Returns: true when the mode is zero bytes from now on: then receives that are pending with a buffer are to be
+    ///   cancelled, or idle connections would keep their pages locked.
+    public func connectionsAre(_ count: Int) -> Bool {
+        guard case .adaptive(let thresholds) = policy else { return false }
+        if count >= thresholds.zeroByteFrom { return change(to: .zeroByte) }
+        if count <= thresholds.bufferedUpTo { _ = change(to: .buffered) }
+        return false
+    }
+
+    /// To be told when the budget did not suffice for a receive's or an answer's buffer, whatever the number of
+    /// connections: others use the budget, too.
+    ///
+    /// - Returns: as `connectionsAre`.
+    public func budgetRanShort() -> Bool { isAdaptive && change(to: .zeroByte) }
+
+    private func change(to mode: ReceiveMode) -> Bool {
+        let other = mode == .buffered ? ReceiveMode.zeroByte : .buffered
+        let isChanged = present.compareExchange(
+            expected: other.rawValue, desired: mode.rawValue, ordering: .acquiringAndReleasing
+        ).exchanged
+        guard isChanged else { return false }
+        switch mode {
+        case .zeroByte: toZeroByte.add(1, ordering: .relaxed)
+        case .buffered: toBuffered.add(1, ordering: .relaxed)
+        }
+        return true
+    }
+}

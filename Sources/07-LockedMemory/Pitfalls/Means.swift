@@ -1,0 +1,175 @@
+import CKernel
+import CompletionPorts
+import Glibc
+import Kernel
+import LockedMemory
+import Stage
+
+/// Both ends of a TCP connection on the loopback. Neither blocks.
+struct Pair: Sendable {
+    let server: Socket
+    let client: Socket
+
+    init() throws(SystemError) {
+        let listener = try Socket.listener(on: .loopback())
+        client = try Socket.connected(to: try listener.localAddress)
+        try listener.setBlocking(true)
+        guard let accepted = try listener.acceptNow() else {
+            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
+        }
+        server = accepted
+        listener.close()
+        try client.setNoDelay()
+        try server.setNoDelay()
+    }
+}
+
+/// A receive that somebody charges for.
+final class Reading: Overlapped, PageClaimant, @unchecked Sendable {
+    var claim = PageClaim()
+    let memory: UnsafeMutableRawBufferPointer
+    private let came = Counter()
+
+    /// A receive into memory that is somebody else's, and stays as long as this is pending.
+    init(into memory: UnsafeMutableRawBufferPointer) {
+        self.memory = memory
+        super.init()
+    }
+
+    func budgetCame() { came.add() }
+
+    /// Whether the budget has come since this was last asked.
+    var hasCome: Bool {
+        defer { came.add(-came.value) }
+        return came.value > 0
+    }
+}
+
+extension Socket {
+    /// Sends a short text with a plain call. It fits into an empty socket buffer.
+    func say(_ text: String) throws(SystemError) {
+        let bytes = Array(text.utf8)
+        let result = bytes.withUnsafeBytes { memory in Swift.Result { try sendNow(memory) } }
+        guard case .success(bytes.count) = result else {
+            throw SystemError(EAGAIN, attempted: "say \(bytes.count) bytes")
+        }
+    }
+
+    /// Takes up to `count` bytes with plain calls: fewer only at the end of the stream or when the time is over.
+    func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> String {
+        let deadline = Deadline.after(patience)
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, count), alignment: 1)
+        defer { memory.deallocate() }
+        var heard = 0
+        while heard < count {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: memory[heard..<count])
+            if let more = try receiveNow(into: rest) {
+                if more == 0 { break }
+                heard += more
+                continue
+            }
+            if deadline.hasPassed { break }
+            _ = isReadable(until: deadline)
+        }
+        return String(decoding: memory[..<heard], as: UTF8.self)
+    }
+
+    /// Says a word and hears it again; whether it came back in time.
+    func isAnswered(_ word: String = "hello", within patience: Duration = Gate.patience) -> Bool {
+        guard (try? say(word)) != nil else { return false }
+        return (try? hear(word.utf8.count, within: patience)) == word
+    }
+
+    /// Whether the other side has closed this connection, by whatever way, within the time.
+    func isClosed(within patience: Duration = Gate.patience) -> Bool {
+        _ = isReadable(until: .after(patience))
+        var byte: UInt8 = 0
+        let result = withUnsafeMutableBytes(of: &byte) { memory in
+            Swift.Result { try receiveNow(into: memory) }
+        }
+        switch result {
+        case .success(0), .failure: return true
+        default: return false
+        }
+    }
+
+    private func isReadable(until deadline: Deadline) -> Bool {
+        var wish = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&wish, 1, Int32(clamping: deadline.remaining / 1_000_000 + 1)) > 0
+    }
+}
+
+extension CompletionPort {
+    /// A port on one driver.
+    static func on(_ driver: DriverKind, concurrency: Int = 2) throws(SystemError) -> CompletionPort {
+        var options = Options()
+        options.driver = driver
+        return try CompletionPort(concurrency: concurrency, options: options)
+    }
+
+    /// The next packet, whether it tells of a success or a failure; an error if there is none in bounded time.
+    func next(within patience: Duration = Gate.patience) throws(SystemError) -> Packet {
+        switch dequeue(timeout: patience) {
+        case .completed(let packet), .failed(let packet, _): return packet
+        case .timedOut: throw SystemError(ETIMEDOUT, attempted: "wait for a packet")
+        case .closed: throw SystemError.closed("wait for a packet")
+        }
+    }
+}
+
+extension ThriftyServer {
+    /// The chapter's server on one driver.
+    static func on(
+        _ driver: DriverKind, _ policy: ReceivePolicy?, budget: Int,
+        beforeReading: (@Sendable () -> Void)? = nil
+    ) throws(SystemError) -> ThriftyServer {
+        var options = Options()
+        options.port.driver = driver
+        options.policy = policy
+        options.budgetPages = budget
+        options.beforeReading = beforeReading
+        return try ThriftyServer(options: options)
+    }
+
+    /// Clients that have been taken in, one after the other: the first is the one that came first.
+    func clients(_ count: Int) throws(SystemError) -> [Socket] {
+        let before = counters.accepted
+        var clients: [Socket] = []
+        for number in 1...count {
+            let client = try Socket.connected(to: address)
+            try client.setNoDelay()
+            clients.append(client)
+            guard eventually({ counters.accepted == before + number }) else {
+                throw SystemError(ETIMEDOUT, attempted: "be taken in")
+            }
+        }
+        return clients
+    }
+}
+
+/// Takes what has arrived on the server's end of a client's connection, past the server: another reader.
+///
+/// It looks for the process's descriptor with the same two addresses the other way round, as nobody should outside of a
+/// scenario.
+func stealBytes(sentBy client: Socket) throws(SystemError) -> Int {
+    let (ours, theirs) = (try client.localAddress.port, try client.remoteAddress.port)
+    for descriptor in Int32(3)..<65_536 where port(descriptor, getpeername) == ours {
+        guard port(descriptor, getsockname) == theirs else { continue }
+        var bytes = [UInt8](repeating: 0, count: 256)
+        return recv(descriptor, &bytes, bytes.count, Int32(MSG_DONTWAIT))
+    }
+    throw SystemError(ENOENT, attempted: "find the server's end")
+}
+
+private func port(
+    _ descriptor: Int32,
+    _ ask: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+) -> UInt16? {
+    var address = sockaddr_in()
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let answer = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { ask(descriptor, $0, &length) }
+    }
+    guard answer == 0, address.sin_family == sa_family_t(AF_INET) else { return nil }
+    return UInt16(bigEndian: address.sin_port)
+}
