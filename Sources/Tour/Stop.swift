@@ -35,7 +35,7 @@ struct Stop: Sendable {
             sight: "a stream of messages, cut at every place there is: the same messages every time"),
         Stop(
             number: "08", title: "File transfer", product: "08-file-transfer",
-            sight: "a message in the middle of a file; then four files over one connection, each of them whole"),
+            sight: "a message in the middle of a file; then files over one connection, each of them whole"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.
