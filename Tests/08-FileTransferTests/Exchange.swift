@@ -253,6 +253,34 @@ struct Chapter08FileTransferExchange {
         }
     }
 
+    // I8.4
+    @Test(
+        "a file that becomes shorter inside a piece ends the connection, and is told as changed",
+        arguments: DriverKind.permitted)
+    func shortened(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let home = try ScratchFolder()
+            let size: Int64 = 64 << 20
+            let path = try home.makeSparse("a", bytes: size)
+            let hub = try TransferHub(with(Stand.options(driver)) { $0.pieceLimit = Int(size) })
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            let (outcome, next) = (Outcome(), Outcome())
+            try connection.send(file: path, outcome.observer)
+            try connection.send(file: path, as: "b", next.observer)
+            try peer.say(TransferMessage(.agree, try peer.hear()?.id ?? 0))
+            // The piece has begun, and cannot be through: so much does not fit into what lies between the two.
+            try peer.take(100_000)
+            truncate(path, 1_000)
+            // Up to the end of the stream, which comes too early.
+            try peer.take(Int(size))
+            try require(outcome.wait()?.failure == .changed, "\(String(describing: outcome.wait()))")
+            try require(next.wait()?.failure == .disconnected)
+            try require(hub.stop())
+        }
+    }
+
     @Test("what waits has limits: files, questions, messages", arguments: DriverKind.permitted)
     func limits(driver: DriverKind) async throws {
         try await onAThread {

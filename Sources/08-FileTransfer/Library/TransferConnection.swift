@@ -199,8 +199,10 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         isOver = true
         words = []
         // A file that became shorter in the middle of a piece ends the connection.
-        let isChanged = outgoing.map { !$0.isUnchanged } ?? false
-        endTransfers(isChanged ? .changed : failure, tells: false, &after)
+        if let outgoing, !outgoing.isUnchanged {
+            act(outgoing.state.fail(.changed, tells: false), outgoing, &after)
+        }
+        endTransfers(failure, tells: false, &after)
         if let outgoing { letGo(outgoing, &after) }
     }
 

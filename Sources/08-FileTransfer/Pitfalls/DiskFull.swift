@@ -104,7 +104,8 @@ public enum DiskFull {
             // The connection serves on.
             let next = try client.connection.sendAndWait(small)
             isRight =
-                result?.failure == .diskFull && here == .diskFull && isEmpty && isEarly == preallocates && next.bytes == 1_000
+                result?.failure == .diskFull && here == .diskFull && isEmpty && isEarly == preallocates
+                && next.bytes == 1_000
                 && client.stop() && stand.server.stop() && isRight
             lines.append(
                 (preallocates ? "room reserved first: " : "found out in the middle: ")
