@@ -39,12 +39,14 @@ private let time = Duration.milliseconds(400)
 
 /// Thousands of idle clients and 64 busy ones, in each of the three modes.
 func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
-    let wanted = max(fewest, options.clients ?? 10_000)
+    let asked = options.clients ?? 10_000
+    let wanted = max(fewest, asked)
     // The idle ones are a process of their own: in this one there are descriptors for the server's ends.
     let idle = Resources.clientsThatFit(wanted, descriptorsEach: 1)
     let budget = idle * 4 / 5
     let isReal = SystemLimit.permits(budget)
     terminal.heading("\(readable(idle)) idle clients, a budget of \(readable(budget)) pages")
+    if asked < fewest { terminal.say("(with fewer than \(fewest) there is nothing to be seen)") }
     if idle < wanted { terminal.say("(scaled down: there are descriptors for \(readable(idle)) clients)") }
     terminal.say(
         "A buffer is one page of \(readable(Page.size)) bytes. "

@@ -48,9 +48,9 @@ public enum PageRounding {
                 happened: all.locked == count + straddling && all.posted == count && account.pages < 10
                     && some.posted == small - 1,
                 lines: [
-                    "\(count) receives with \(size) bytes each are pending: \(readable(count * size)) bytes",
+                    "\(readable(count)) receives with \(size) bytes each are pending: \(readable(count * size)) bytes",
                     "pages, as the author counts: \(account.pages)",
-                    "pages, as they are locked: \(all.locked): one for each, and one more for each of the "
+                    "pages, as they are locked: \(readable(all.locked)): one for each, and one more for each of the "
                         + "\(straddling) that straddle a boundary",
                     "a budget of \(small) pages was to last for \(readable(small * Page.size / size)); "
                         + "it was spent after \(some.posted)",
@@ -70,8 +70,8 @@ public enum PageRounding {
                 happened: all.locked != count || some.posted != small || slab.bufferSize != Page.size
                     || page != 1,
                 lines: [
-                    "\(count) receives with a buffer of the slab each: \(all.locked) pages, and for the same price "
-                        + "\(readable(slab.bufferSize)) bytes in each",
+                    "\(readable(count)) receives with a buffer of the slab each: \(readable(all.locked)) pages, "
+                        + "and for the same price \(readable(slab.bufferSize)) bytes in each",
                     "a budget of \(small) pages lasts for \(some.posted)",
                     "a page's worth of bytes from the slab lies in \(page ?? 0) page",
                 ])
