@@ -84,7 +84,6 @@ extension StreamConnection {
         chunk.fileLength = length
         chunk.offset = offset
         chunk.token = token
-        Recorder.label(chunk.identity, "transmit at \(offset)")
         try enqueue(chunk, 1, ticket)
     }
 
@@ -173,6 +172,7 @@ extension StreamConnection {
         Recorder.label(chunk.identity, chunk.isReader ? "back \(chunk.number)" : "send")
         do throws(SystemError) {
             if let file = chunk.file {
+                Recorder.label(chunk.identity, "transmit at \(chunk.offset)")
                 try socket.transmit(chunk, file, length: chunk.fileLength, head: chunk.contents)
             } else {
                 try socket.send(chunk, from: chunk.contents)
