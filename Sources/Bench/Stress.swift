@@ -12,6 +12,7 @@ enum Stress {
         ("framing", FramingStress.run),
         ("fuzz-framing", FramingStress.fuzz),
         ("adaptive", Tide.run),
+        ("file-transfer", FileStress.run),
     ]
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.

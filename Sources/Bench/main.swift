@@ -21,6 +21,7 @@ let parts: [(name: String, help: String)] = [
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
     ("reordering-64", "64 bytes and one worker only"),
     ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
+    ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
     (
         "stress",
         "what is too heavy for the tests, with a verdict: "
@@ -62,6 +63,7 @@ do {
             try ReceiveModes.measure(seconds: perLoad, into: &figures)
         }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
+        if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
@@ -75,6 +77,7 @@ Connections.compare(&figures)
 Computing.compare(&figures)
 FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
+FileTransfers.compare(&figures)
 PendingReads.compare(&figures)
 ReceiveModes.compare(&figures)
 

@@ -36,6 +36,9 @@ struct Stop: Sendable {
         Stop(
             number: "07", title: "Locked memory", product: "07-locked-memory",
             sight: "10,000 idle clients in three modes: the pages they lock, and who is still heard"),
+        Stop(
+            number: "08", title: "File transfer", product: "08-file-transfer",
+            sight: "a message in the middle of a file; then files over one connection, each of them whole"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

@@ -46,6 +46,8 @@ final class StreamTable: @unchecked Sendable {
     func handle(_ packet: Packet, _ error: SystemError?) {
         if let chunk = packet.operation as? Chunk {
             chunk.connection?.take(chunk, packet.bytes, packet.errorCode)
+        } else if let task = packet.operation as? HubTask {
+            task.completed(packet.bytes, error)
         } else if let errand = packet.operation as? Errand {
             if packet.isPosted { errand.connection.look() } else { errand.connection.connected(error) }
         } else {
@@ -165,4 +167,10 @@ private final class Errand: Overlapped, @unchecked Sendable {
         self.connection = connection
         super.init()
     }
+}
+
+/// An operation of somebody else on a hub's port, such as a read of a file: a worker calls it when it is through.
+open class HubTask: Overlapped, @unchecked Sendable {
+    /// The operation has completed, with so many bytes, or with an error. It is idle again.
+    open func completed(_ bytes: Int, _ error: SystemError?) {}
 }

@@ -1,0 +1,154 @@
+import FileTransfer
+import Glibc
+import Kernel
+import Stage
+import Timeline
+
+/// What is wrong with `127.0.0.1:80` and the like; nil when nothing is.
+@Sendable func addressFault(_ value: String) -> String? {
+    parsedAddress(value) == nil ? "is no address with a port, such as 127.0.0.1:4711 or [::1]:4711" : nil
+}
+
+/// The address behind `127.0.0.1:80` or `[::1]:80`.
+func parsedAddress(_ value: String) -> Address? {
+    guard let colon = value.lastIndex(of: ":"), let port = UInt16(value[value.index(after: colon)...]),
+        port > 0
+    else { return nil }
+    var host = String(value[..<colon])
+    if host.hasPrefix("[") && host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+    return Address(host, port: port)
+}
+
+/// One line on the standard error output.
+func complain(_ line: String) {
+    _ = "08-file-transfer: \(line)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
+}
+
+/// The choices of the command line.
+func transferOptions(_ options: Stage.Options, folder: String? = nil) -> TransferOptions {
+    var choices = TransferOptions(folder: folder)
+    choices.replaces = options.has(replaceOption)
+    choices.streams.workers = options.workers ?? 2
+    choices.streams.concurrency = options.concurrency ?? 0
+    choices.streams.port.driver = options.driver
+    return choices
+}
+
+/// A receipt as a line.
+func line(_ receipt: TransferReceipt) -> String {
+    let seconds = receipt.duration / .seconds(1)
+    let rate = readable(Double(receipt.bytes) / 1e6 / max(seconds, 1e-9))
+    return
+        "\(receipt.name): \(readable(receipt.bytes)) bytes in \(readable(receipt.duration)), \(rate) MB/s, "
+        + "checksum \(hexadecimal(receipt.checksum))"
+}
+
+/// Sixteen digits.
+func hexadecimal(_ number: UInt64) -> String {
+    let digits = String(number, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+}
+
+/// `--serve PORT --folder DIR`: takes files and gives files until Ctrl-C or SIGTERM.
+func serve(_ options: Stage.Options, on terminal: Terminal) throws {
+    guard let folder = options.value(folderOption) else {
+        refuse("08-file-transfer: --serve needs --folder DIR")
+    }
+    let interrupt = Interrupt()
+    let isRecorded = options.has(.svg) || options.has(.trace)
+    if isRecorded { Recorder.start() }
+    let (received, sent, failed) = (Counter(), Counter(), Counter())
+    func report(_ verb: String, _ counter: Counter) -> @Sendable (TransferResult) -> Void {
+        { result in
+            switch result {
+            case .success(let receipt):
+                counter.add()
+                terminal.say("\(verb) \(line(receipt))")
+            case .failure(let error):
+                failed.add()
+                terminal.say("not \(verb) \(error)")
+            }
+        }
+    }
+    var events = TransferEvents()
+    events.received = report("received", received)
+    events.sent = report("sent", sent)
+    // Whoever says something hears it again: that also tells him that the server is alive.
+    events.words = { words, connection in try? connection.send(words) }
+    let hub = try TransferHub(transferOptions(options, folder: folder), events: events)
+    terminal.say("listening on \(try hub.listen(on: options.listenAddress))")
+    _ = interrupt.wait()
+    let open = hub.connections.count
+    let isClean = hub.stop()
+    terminal.say(
+        "\(received.value) files received, \(sent.value) sent, \(failed.value) not; \(open) connections open at the end"
+    )
+    if isRecorded {
+        try options.save(
+            Recorder.stop(), title: "The file server of chapter 08",
+            description: "What the server's operations and workers did while it was up.")
+    }
+    terminal.claim("everything is given back", holds: isClean)
+}
+
+/// `send` and `get`: one connection, one file after the other. Exit status 1 when one of them did not go across.
+func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on terminal: Terminal) throws {
+    let isSending = command == "send"
+    guard !names.isEmpty else { refuse("08-file-transfer: \(command) what? Name a file behind it") }
+    guard let text = options.value(isSending ? toOption : fromOption), let address = parsedAddress(text)
+    else {
+        refuse("08-file-transfer: \(command) needs --\(isSending ? "to" : "from") ADDRESS:PORT")
+    }
+    let folder = isSending ? nil : options.value(folderOption) ?? "."
+    let hub = try TransferHub(transferOptions(options, folder: folder))
+    // Connected here, so that the system's own words tell why it cannot be done.
+    let connection = try hub.adopt(try Socket.connected(to: address))
+    var failures = 0
+    for name in names {
+        let bar = ProgressBar(isShown: !terminal.plain, columns: terminal.columns)
+        do throws(TransferError) {
+            let receipt =
+                isSending
+                ? try connection.sendAndWait(name, progress: bar.show)
+                : try connection.fetch(name, progress: bar.show)
+            bar.clear()
+            terminal.say(line(receipt))
+        } catch {
+            bar.clear()
+            complain("\(error)")
+            failures += 1
+        }
+    }
+    hub.stop()
+    if failures > 0 { exit(1) }
+}
+
+/// A line that is written again and again, on a terminal.
+private final class ProgressBar: Sendable {
+    private let isShown: Bool
+    private let width: Int
+
+    init(isShown: Bool, columns: Int) {
+        self.isShown = isShown
+        width = max(10, min(40, columns - 60))
+    }
+
+    var show: @Sendable (TransferProgress) -> Void {
+        { [isShown, width] progress in
+            guard isShown else { return }
+            let share = progress.total > 0 ? Double(progress.bytes) / Double(progress.total) : 1
+            let full = Int(share * Double(width))
+            let bar = String(repeating: "█", count: full) + String(repeating: "░", count: width - full)
+            let left = progress.timeLeft.map { ", \(readable($0)) left" } ?? ""
+            put(
+                "\r\u{1b}[K\(progress.name.prefix(20)) \(bar) \(Int(share * 100)) %, "
+                    + "\(readable(progress.rate / 1e6)) MB/s\(left)")
+        }
+    }
+
+    func clear() { if isShown { put("\r\u{1b}[K") } }
+}
+
+private func put(_ text: String) {
+    _ = text.withCString { write(STDOUT_FILENO, $0, strlen($0)) }
+}

@@ -1,0 +1,145 @@
+import Contexts
+import FileTransfer
+import FileTransferPitfalls
+import Glibc
+import Kernel
+import Stage
+import Timeline
+
+/// Somebody else sends something while a file is on its way.
+func playBroken(_ options: Stage.Options, on terminal: Terminal) throws {
+    terminal.heading("Broken: everybody sends when they have something to send")
+    let seen = try SendDuringFileTransfer.pitfall.broken(options.driver)
+    for line in seen.lines { terminal.say("  " + line) }
+    terminal.claim("the file is corrupt, and nobody noticed", holds: seen.happened)
+}
+
+/// Both directions at once, with messages in between.
+func playRight(_ options: Stage.Options, on terminal: Terminal) throws {
+    let size = 8 << 20
+    terminal.heading("Right: announced, agreed to, sent in pieces, kept when whole")
+    let (there, here) = (try ScratchFolder(), try ScratchFolder())
+    for name in ["up-1", "up-2"] { try here.make(name, bytes: size, seed: 1) }
+    for name in ["down-1", "down-2"] { try there.make(name, bytes: size, seed: 2) }
+    let (heard, words) = (Counter(), 20)
+    var events = TransferEvents()
+    events.words = { _, _ in heard.add() }
+    var choices = transferOptions(options, folder: there.path)
+    choices.pieceLimit = 1 << 20
+    let server = try TransferHub(choices, events: events)
+    choices.folder = here.path
+    let client = try TransferHub(choices)
+    let connection = try client.connect(to: try server.listen())
+
+    // Two files up, two files down, over one connection; and messages, whenever somebody has one.
+    let outcomes = (0..<4).map { _ in Outcome() }
+    for index in 0..<2 {
+        try connection.send(file: here.path(of: "up-\(index + 1)"), outcomes[index].observer)
+        try connection.ask(for: "down-\(index + 1)", outcomes[2 + index].observer)
+    }
+    for _ in 0..<words { try connection.send(Array("how are you?".utf8)) }
+    let receipts = outcomes.compactMap { try? $0.wait()?.get() }
+    terminal.table(
+        ["file", "bytes", "ms", "MB/s", "checksum"],
+        receipts.map { receipt in
+            let seconds = receipt.duration / .seconds(1)
+            return [
+                receipt.name, readable(receipt.bytes), readable(seconds * 1e3),
+                readable(Double(receipt.bytes) / 1e6 / seconds), hexadecimal(receipt.checksum),
+            ]
+        })
+    let isHeard = eventually { heard.value == words }
+    terminal.say(
+        "\(heard.value) messages waited for a file's end and came behind it. driver: \(server.port.driverKind)"
+    )
+    let isWhole =
+        receipts.count == 4 && there.contents("up-1") == here.contents("up-1")
+        && there.contents("up-2") == here.contents("up-2")
+        && here.contents("down-1") == there.contents("down-1")
+        && here.contents("down-2") == there.contents("down-2")
+    terminal.claim("four files over one connection, two each way: every byte as it was sent", holds: isWhole)
+    terminal.claim("every message came, and none of them into a file", holds: isHeard && isWhole)
+    terminal.claim("every chunk, write and descriptor is given back", holds: client.stop() && server.stop())
+}
+
+/// Everything that can be wrong with a file, and what each side says.
+func playRefusals(_ options: Stage.Options, on terminal: Terminal) throws {
+    terminal.heading("What can be wrong, and what each side hears")
+    let stand = try Stand(options.driver) {
+        $0.maximumFileSize = 1 << 20
+        $0.limits = TransferLimits(stall: .milliseconds(500))
+    }
+    let client = try stand.client()
+    var rows: [[String]] = []
+    func row(_ what: String, _ sender: TransferFailure?) {
+        let receiver = eventually { stand.received.count > rows.count }
+        rows.append([
+            what, sender?.rawValue ?? "whole",
+            receiver ? stand.received[rows.count].failure?.rawValue ?? "whole" : "nothing",
+        ])
+    }
+    func send(_ path: String) -> TransferFailure? {
+        do throws(TransferError) { try client.connection.sendAndWait(path) } catch { return error.failure }
+        return nil
+    }
+    row("an ordinary file", send(try stand.home.make("ordinary", bytes: 100_000)))
+    row("the same name again", send(stand.home.path(of: "ordinary")))
+    row("2 MB where 1 MiB is the limit", send(try stand.home.make("large", bytes: 2_000_000)))
+    // From here on a sender that can say anything.
+    func scripted(_ what: String, _ name: String, size: UInt64, _ body: (ScriptedPeer) throws -> Void) throws
+    {
+        let peer = try ScriptedPeer(to: stand.address)
+        try peer.say(TransferMessage(.announce, 1, value: size, text: name.utf8))
+        var answer = try peer.hear()
+        if answer?.kind == .agree {
+            try body(peer)
+            answer = peer.socket.descriptor < 0 ? nil : try peer.hear()
+        }
+        row(what, answer.map { $0.kind == .refuse ? $0.reason : .nonsense } ?? .disconnected)
+    }
+    let piece = ScratchFolder.pattern(1_000)
+    func push(_ peer: ScriptedPeer, _ count: Int) throws {
+        try peer.say(TransferMessage(.piece, 1, count: UInt32(count)))
+        try peer.send(Array(piece[..<count]))
+    }
+    try scripted("a file named ../../etc/passwd", "../../etc/passwd", size: 1) { _ in }
+    try scripted("more bytes than announced", "more", size: 500) { try push($0, 1_000) }
+    try scripted("one bit flipped on the way", "flipped", size: 1_000) {
+        try push($0, 1_000)
+        try $0.say(TransferMessage(.complete, 1, value: piece.sum ^ 1))
+    }
+    try scripted("a sender that stops", "stops", size: 1_000) { try push($0, 400) }
+    try scripted("a sender that is gone", "gone", size: 1_000) {
+        try push($0, 400)
+        $0.socket.close()
+    }
+    terminal.table(["what", "the sender hears", "the receiver hears"], rows)
+    let names = eventually { stand.folder.names == ["ordinary"] } ? ["ordinary"] : stand.folder.names
+    terminal.say("in the folder: \(names.joined(separator: ", "))")
+    terminal.claim(
+        "each has its own reason, the same on both sides, and nothing is left of those that failed",
+        holds: names == ["ordinary"] && rows.count == 8 && rows.allSatisfy { $0[1] == $0[2] })
+    terminal.claim(
+        "the first connection serves on", holds: send(try stand.home.make("last", bytes: 10)) == nil)
+    terminal.claim("everything is given back", holds: client.stop() && stand.server.stop())
+}
+
+/// One small file, drawn: a lane for each worker, and the lives of the operations.
+func showSteps(_ options: Stage.Options, on terminal: Terminal) throws {
+    terminal.heading("One file of three pieces, drawn")
+    let stand = try Stand(options.driver)
+    let client = try stand.client()
+    let path = try stand.home.make("a", bytes: 40_000)
+    // So that what is drawn is the file, and not the connecting.
+    try client.connection.sendAndWait(try stand.home.make("first", bytes: 1))
+    Recorder.start()
+    let receipt = try client.connection.sendAndWait(path)
+    let recording = Recorder.stop()
+    terminal.draw(recording)
+    terminal.claim(
+        "the file has come", holds: receipt.bytes == 40_000 && client.stop() && stand.server.stop())
+    try options.save(
+        recording, title: "A file of three pieces",
+        description:
+            "Pieces are transmitted while the file is read for its sum; each chunk is written as it comes.")
+}

@@ -1,0 +1,51 @@
+/// The name of a file in one folder, and never anywhere else. There is no other way to a path than through it. (I8.5)
+///
+/// A name that comes from the other side is bytes that somebody chose. What is one step of a path on every system,
+/// and nothing else, is a name; everything else is refused, not repaired: a repaired name is one that nobody meant.
+public struct SafeName: Hashable, Sendable, CustomStringConvertible {
+    /// The name.
+    public let description: String
+
+    /// What a file is called while it arrives. No safe name begins so: nobody reaches a half file by its name.
+    static let temporaryPrefix = ".incoming-"
+    /// The most bytes of a name, on every file system that matters.
+    public static let maximumLength = 255
+
+    /// The name behind some bytes; nil when they are not the name of a file in a folder.
+    public init?(_ bytes: some Collection<UInt8>) {
+        guard (1...SafeName.maximumLength).contains(bytes.count),
+            let text = String(validating: bytes, as: UTF8.self),
+            text != ".", text != "..", !text.hasPrefix(SafeName.temporaryPrefix),
+            // A slash makes a path, a backslash does on Windows, and so does the colon of a drive. What moves a
+            // terminal's cursor is no name either, and a NUL ends it for the system but not for Swift.
+            bytes.allSatisfy({ $0 >= 0x20 && $0 != 0x7F && !"/\\:".utf8.contains($0) })
+        else { return nil }
+        description = text
+    }
+
+    /// The name behind a text.
+    public init?(_ text: String) { self.init(text.utf8) }
+
+    /// The last step of a path: what a file is called when it is sent.
+    public init?(ofPath path: String) {
+        self.init(path.utf8.suffix(while: { $0 != UInt8(ascii: "/") }))
+    }
+
+    /// Where the file is, in a folder.
+    func path(in folder: String) -> String { folder + "/" + description }
+}
+
+extension Collection<UInt8> {
+    /// The longest end of which every byte passes.
+    fileprivate func suffix(while passes: (UInt8) -> Bool) -> [UInt8] {
+        let bytes = Array(self)
+        return Array(bytes[(bytes.lastIndex { !passes($0) }.map { $0 + 1 } ?? 0)...])
+    }
+}
+
+/// A name for a message to people: printable, and not longer than a line.
+func readableName(_ bytes: some Collection<UInt8>) -> String {
+    let text = String(decoding: bytes.prefix(60), as: UTF8.self)
+    let shown = text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7F ? "?" : String($0) }
+    return shown.isEmpty ? "(no name)" : shown.joined() + (bytes.count > 60 ? "…" : "")
+}

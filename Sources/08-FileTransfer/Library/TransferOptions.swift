@@ -1,0 +1,133 @@
+import Glibc
+import Kernel
+import Reordering
+
+/// The limits and choices of file transfer.
+public struct TransferOptions: Sendable {
+    /// Where files arrive, and where those lie that are asked for. Nil: none of both.
+    public var folder: String?
+    /// Whether files are taken that nobody here has asked for.
+    public var takesUnasked = true
+    /// Whether files of the folder are sent to who asks for them.
+    public var answersQuestions = true
+    /// Whether an arriving file replaces one of the same name. Otherwise it is refused.
+    public var replaces = false
+    /// Whether the room of an arriving file is reserved before its first byte.
+    public var preallocates = true
+    /// Whether an arrived file is on the disk itself, and not only in the system's memory, before it gets its name.
+    /// Safe against a power cut, and as slow as the disk.
+    public var flushes = false
+    /// The largest file that is taken, in bytes.
+    public var maximumFileSize: Int64 = 1 << 40
+    /// The most bytes of a file that are sent without a chance to call it off, and the most that are posted as one
+    /// transmit; never more than the system permits.
+    public var pieceLimit = 4 << 20
+    /// Files that wait on one connection for the one under way; as many questions may be open.
+    public var maximumWaitingFiles = 64
+    /// Messages that wait for a file's end, where they are queued.
+    public var maximumWaitingWords = 64
+    /// What becomes of a message while a file is under way in its direction.
+    public var wordsDuringFile = WordsDuringFile.queued
+    /// How long is waited for what.
+    public var limits = TransferLimits()
+    /// How the connections themselves are run.
+    public var streams: StreamHub.Options
+
+    /// What becomes of a message while a file is under way in its direction. (I8.1)
+    public enum WordsDuringFile: Sendable {
+        /// The call fails with `busy`.
+        case refused
+        /// It is sent when the file is through, before the next.
+        case queued
+    }
+
+    /// The defaults.
+    ///
+    /// - Parameter folder: nil for a side that neither takes files nor gives any.
+    public init(folder: String? = nil) {
+        self.folder = folder
+        streams = StreamHub.Options()
+        // Large chunks, and enough of them: those that are being written count as pending reads.
+        streams.chunkCapacity = 128 << 10
+        streams.pendingReads = 8
+        streams.maximumFreeChunks = 64
+        streams.maximumConnections = 1_000
+    }
+
+    /// - Throws: ENOTDIR, ENOENT, EACCES when files cannot be put into the folder.
+    func checkFolder() throws(SystemError) {
+        guard let folder else { return }
+        if access(folder + "/.", W_OK | X_OK) != 0 {
+            throw SystemError(errno, attempted: "write into the folder \(folder)")
+        }
+    }
+}
+
+/// A file that has gone across, whole.
+public struct TransferReceipt: Sendable, Hashable {
+    /// Its name.
+    public let name: String
+    /// Its length, in bytes.
+    public let bytes: Int
+    /// The sum of its bytes, the same on both sides.
+    public let checksum: UInt64
+    /// From the agreement to the last word.
+    public let duration: Duration
+}
+
+/// How a transfer ended.
+public typealias TransferResult = Result<TransferReceipt, TransferError>
+
+/// How far a file is.
+public struct TransferProgress: Sendable, Hashable {
+    /// Its name.
+    public let name: String
+    /// Bytes that have been handed to the system here.
+    public let bytes: Int
+    /// Bytes of the whole file.
+    public let total: Int
+    /// Bytes per second since the beginning.
+    public let rate: Double
+    /// How long the rest will take at that rate; nil while nothing has moved.
+    public var timeLeft: Duration? { rate > 0 ? .seconds(Double(total - bytes) / rate) : nil }
+}
+
+/// What a transfer tells whoever wants to know. Called by workers; no lock is held.
+public struct TransferObserver: Sendable {
+    /// How far it is: at most every tenth of a second, and at the end.
+    public var progress: @Sendable (TransferProgress) -> Void
+    /// It is over. Called once.
+    public var finished: @Sendable (TransferResult) -> Void
+
+    /// An observer.
+    public init(
+        progress: @escaping @Sendable (TransferProgress) -> Void = { _ in },
+        finished: @escaping @Sendable (TransferResult) -> Void = { _ in }
+    ) {
+        self.progress = progress
+        self.finished = finished
+    }
+}
+
+/// Measures one transfer.
+struct TransferMeter {
+    private let start = monotonicNanoseconds()
+    private var reported: UInt64 = 0
+    private static let interval: UInt64 = 100_000_000
+
+    /// The progress, when it is time to tell.
+    mutating func look(_ name: String, _ bytes: UInt64, of total: UInt64) -> TransferProgress? {
+        let now = monotonicNanoseconds()
+        guard now - reported >= TransferMeter.interval || bytes == total else { return nil }
+        reported = now
+        let seconds = Double(max(1, now - start)) / 1e9
+        return TransferProgress(
+            name: name, bytes: Int(bytes), total: Int(total), rate: Double(bytes) / seconds)
+    }
+
+    func receipt(_ name: String, _ bytes: UInt64, _ sum: Checksum) -> TransferReceipt {
+        TransferReceipt(
+            name: name, bytes: Int(bytes), checksum: sum.value,
+            duration: .nanoseconds(Int64(monotonicNanoseconds() - start)))
+    }
+}

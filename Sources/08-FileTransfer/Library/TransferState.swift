@@ -1,0 +1,207 @@
+import Kernel
+
+/// How long a transfer waits for what.
+public struct TransferLimits: Sendable {
+    /// For an answer to an announcement or a question, in nanoseconds.
+    public var answer: UInt64
+    /// For the next piece to move, and for the last word, in nanoseconds.
+    public var stall: UInt64
+
+    /// Limits in the unit of a program.
+    public init(answer: Duration = .seconds(10), stall: Duration = .seconds(30)) {
+        self.answer = UInt64(max(0, answer / .nanoseconds(1)))
+        self.stall = UInt64(max(0, stall / .nanoseconds(1)))
+    }
+}
+
+/// The sending half of a transfer, without a socket or a file: what may happen, and what is to be done then.
+///
+/// announced → sending → completed → over. Whatever happens too late, or twice, changes nothing any more; whatever does
+/// not fit ends the transfer. (I8.3) Times are nanoseconds on the monotonic clock.
+public struct SendingState: Sendable {
+    /// Where it stands.
+    public enum Phase: Sendable { case announced, sending, completed, over }
+
+    /// What is to be done next.
+    public enum Step: Equatable, Sendable {
+        /// Nothing: something else has to happen first.
+        case wait
+        /// Hand this piece of the file to the system.
+        case piece(offset: UInt64, count: Int)
+        /// Everything has been handed over and summed up: say so.
+        case complete
+        /// It is there.
+        case finished
+        /// It will not be there. The peer is to be told unless it has said so itself.
+        case failed(TransferFailure, tells: Bool)
+    }
+
+    /// Bytes of the file, as announced.
+    public let size: UInt64
+    /// The most bytes of a piece.
+    public let pieceLimit: Int
+    /// Where it stands.
+    public private(set) var phase = Phase.announced
+    /// Bytes handed to the system.
+    public private(set) var sent: UInt64 = 0
+    /// Bytes of the piece that is being handed over. No other piece, and no next file, while there is one. (I8.1)
+    public private(set) var inFlight = 0
+    private var summed: UInt64 = 0
+    private let limits: TransferLimits
+    private var deadline: UInt64
+
+    /// A file of so many bytes has been announced.
+    public init(size: UInt64, pieceLimit: Int, limits: TransferLimits, now: UInt64) {
+        self.size = size
+        self.pieceLimit = max(1, pieceLimit)
+        self.limits = limits
+        deadline = now + limits.answer
+    }
+
+    /// How far the summing up may be ahead of the sending: what it reads is sent while it is still in memory.
+    public var mayBeSummed: UInt64 { min(size, sent + UInt64(2 * pieceLimit)) }
+
+    /// The receiver has agreed.
+    public mutating func agreed(now: UInt64) -> Step {
+        guard phase == .announced else { return phase == .over ? .wait : fail(.nonsense) }
+        phase = .sending
+        deadline = now + limits.stall
+        return next(now)
+    }
+
+    /// The piece that was asked for is being handed over.
+    public mutating func pieceBegun(_ count: Int) { inFlight = count }
+
+    /// It has been.
+    public mutating func pieceSent(now: UInt64) -> Step {
+        sent += UInt64(inFlight)
+        inFlight = 0
+        deadline = now + limits.stall
+        return next(now)
+    }
+
+    /// So many more bytes have been read and summed up.
+    public mutating func summedUp(_ count: Int, now: UInt64) -> Step {
+        summed += UInt64(count)
+        return next(now)
+    }
+
+    private mutating func next(_ now: UInt64) -> Step {
+        guard phase == .sending, inFlight == 0 else { return .wait }
+        if sent < size { return .piece(offset: sent, count: Int(min(size - sent, UInt64(pieceLimit)))) }
+        guard summed == size else { return .wait }
+        phase = .completed
+        deadline = now + limits.stall
+        return .complete
+    }
+
+    /// The receiver has the whole file.
+    public mutating func verified() -> Step {
+        guard phase == .completed else { return phase == .over ? .wait : fail(.nonsense) }
+        phase = .over
+        return .finished
+    }
+
+    /// It ends here, for this reason: this side's, or one that the receiver gave and so need not be told.
+    public mutating func fail(_ failure: TransferFailure, tells: Bool = true) -> Step {
+        guard phase != .over else { return .wait }
+        phase = .over
+        return .failed(failure, tells: tells)
+    }
+
+    /// Time has passed.
+    public mutating func tick(now: UInt64) -> Step {
+        guard phase != .over, now >= deadline else { return .wait }
+        return fail(phase == .sending ? .stalled : .noAnswer)
+    }
+}
+
+/// The receiving half of a transfer, in the same way.
+///
+/// receiving → completed → over. (I8.3)
+public struct ReceivingState: Sendable {
+    /// Where it stands.
+    public enum Phase: Sendable { case receiving, completed, over }
+
+    /// What is to be done next.
+    public enum Step: Equatable, Sendable {
+        /// Nothing: something else has to happen first.
+        case wait
+        /// All of it is on the disk, and the sums agree: give it its name.
+        case keep
+        /// Throw it away. The peer is to be told unless it has said so itself.
+        case failed(TransferFailure, tells: Bool)
+    }
+
+    /// Bytes of the file, as announced.
+    public let size: UInt64
+    /// Where it stands.
+    public private(set) var phase = Phase.receiving
+    /// Bytes that have come.
+    public private(set) var received: UInt64 = 0
+    /// Bytes that are written.
+    public private(set) var written: UInt64 = 0
+    private var promised: UInt64 = 0
+    private let limits: TransferLimits
+    private var deadline: UInt64
+
+    /// A file of so many bytes has been agreed to.
+    public init(size: UInt64, limits: TransferLimits, now: UInt64) {
+        self.size = size
+        self.limits = limits
+        deadline = now + limits.stall
+    }
+
+    /// A piece is about to come. It has to be the next one, and within the announced size. (I8.4)
+    public mutating func piece(offset: UInt64, count: UInt64, now: UInt64) -> Step {
+        guard phase != .over else { return .wait }
+        guard phase == .receiving, offset == promised, count <= size - promised else {
+            return fail(.sizeDiffers)
+        }
+        promised += count
+        deadline = now + limits.stall
+        return .wait
+    }
+
+    /// Bytes of that piece have come. Returns where they belong; nil when nobody wants them any more.
+    public mutating func bytes(_ count: Int, now: UInt64) -> UInt64? {
+        guard phase == .receiving else { return nil }
+        defer { received += UInt64(count) }
+        deadline = now + limits.stall
+        return received
+    }
+
+    /// Bytes have been written.
+    public mutating func wrote(_ count: Int, now: UInt64) -> Step {
+        written += UInt64(count)
+        deadline = now + limits.stall
+        return next()
+    }
+
+    /// The sender says that this was all, and what the sum of it was. The file is what it was to be, or it is nothing. (I8.4)
+    public mutating func completed(sumIsRight: Bool) -> Step {
+        guard phase == .receiving else { return phase == .over ? .wait : fail(.nonsense) }
+        guard received == size else { return fail(.sizeDiffers) }
+        guard sumIsRight else { return fail(.checksumDiffers) }
+        phase = .completed
+        return next()
+    }
+
+    private mutating func next() -> Step {
+        guard phase == .completed, written == size else { return .wait }
+        phase = .over
+        return .keep
+    }
+
+    /// It ends here, for this reason.
+    public mutating func fail(_ failure: TransferFailure, tells: Bool = true) -> Step {
+        guard phase != .over else { return .wait }
+        phase = .over
+        return .failed(failure, tells: tells)
+    }
+
+    /// Time has passed.
+    public mutating func tick(now: UInt64) -> Step {
+        phase != .over && now >= deadline ? fail(.stalled) : .wait
+    }
+}

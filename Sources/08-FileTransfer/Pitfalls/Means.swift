@@ -1,0 +1,385 @@
+import CKernel
+import CompletionPorts
+import Contexts
+import FileTransfer
+import Framing
+import Glibc
+import Kernel
+import Stage
+import Synchronization
+
+/// A folder of its own under `/tmp`, gone with everything in it when the last reference is.
+public final class ScratchFolder: Sendable {
+    /// Where it is.
+    public let path: String
+    private static let count = Atomic<Int>(0)
+
+    /// Makes the folder.
+    public init() throws(SystemError) {
+        let number = ScratchFolder.count.add(1, ordering: .relaxed).newValue
+        path = "/tmp/file-transfer-\(getpid())-\(number)"
+        if mkdir(path, 0o755) != 0 { throw SystemError(errno, attempted: "make the folder \(path)") }
+    }
+
+    deinit {
+        for name in names { unlink("\(path)/\(name)") }
+        rmdir(path)
+    }
+
+    /// What is in it, in order.
+    public var names: [String] {
+        guard let directory = opendir(path) else { return [] }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name != "." && name != ".." { names.append(name) }
+        }
+        return names.sorted()
+    }
+
+    /// The path of a file in it.
+    public func path(of name: String) -> String { "\(path)/\(name)" }
+
+    /// Makes a file of so many bytes, none like its neighbours, and returns its path.
+    @discardableResult
+    public func make(_ name: String, bytes: Int, seed: Int = 1) throws(SystemError) -> String {
+        let content = ScratchFolder.pattern(bytes, seed: seed)
+        let file = try File(path(of: name), for: .writing)
+        defer { file.close() }
+        var done = 0
+        while done < bytes {
+            let count = content.withUnsafeBytes {
+                pwrite(file.descriptor, $0.baseAddress! + done, bytes - done, done)
+            }
+            if count <= 0 { throw SystemError(errno, attempted: "write \(path(of: name))") }
+            done += count
+        }
+        return path(of: name)
+    }
+
+    /// Makes a file that has a length and takes no room.
+    @discardableResult
+    public func makeSparse(_ name: String, bytes: Int64) throws(SystemError) -> String {
+        let file = try File(path(of: name), for: .writing)
+        defer { file.close() }
+        try file.setSize(bytes)
+        return path(of: name)
+    }
+
+    /// Everything in a file; nil when there is none.
+    public func contents(_ name: String) -> [UInt8]? {
+        guard let file = try? File(path(of: name)), let size = try? file.size else { return nil }
+        defer { file.close() }
+        var bytes = [UInt8](repeating: 0, count: Int(size))
+        var done = 0
+        while done < bytes.count {
+            let count = bytes.withUnsafeMutableBytes {
+                pread(file.descriptor, $0.baseAddress! + done, $0.count - done, done)
+            }
+            if count <= 0 { return nil }
+            done += count
+        }
+        return bytes
+    }
+
+    /// Bytes that repeat only after a long while, so that a piece at a wrong place is noticed.
+    public static func pattern(_ count: Int, seed: Int = 1) -> [UInt8] {
+        if count == 0 { return [] }
+        var word = UInt64(truncatingIfNeeded: seed) &* 0x9E37_79B9_7F4A_7C15 | 1
+        return [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
+            for index in 0..<count {
+                if index & 7 == 0 { word = word &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407 }
+                bytes[index] = UInt8(truncatingIfNeeded: word >> UInt64((index & 7) * 8))
+            }
+            filled = count
+        }
+    }
+}
+
+/// A server with a folder, and what it was told.
+public final class Stand: Sendable {
+    /// Where files arrive.
+    public let folder: ScratchFolder
+    /// Where the client's files are.
+    public let home: ScratchFolder
+    /// The server.
+    public let server: TransferHub
+    /// Where it listens.
+    public let address: Address
+    private let driver: DriverKind
+    private let log = Log()
+
+    private final class Log: Sendable {
+        let received = Guarded<[TransferResult]>([])
+        let sent = Guarded<[TransferResult]>([])
+        let words = Guarded<[[UInt8]]>([])
+    }
+
+    /// Starts a server on a driver.
+    public init(_ driver: DriverKind, _ change: (inout TransferOptions) -> Void = { _ in })
+        throws(SystemError)
+    {
+        self.driver = driver
+        folder = try ScratchFolder()
+        home = try ScratchFolder()
+        var options = Stand.options(driver, folder: folder.path)
+        change(&options)
+        server = try TransferHub(options, events: Stand.events(log))
+        address = try server.listen()
+    }
+
+    private static func events(_ log: Log) -> TransferEvents {
+        var events = TransferEvents()
+        events.received = { result in log.received.locked { $0.append(result) } }
+        events.sent = { result in log.sent.locked { $0.append(result) } }
+        events.words = { words, _ in log.words.locked { $0.append(words) } }
+        return events
+    }
+
+    /// Options for scenarios: small pieces and chunks, so that a small file takes many steps.
+    public static func options(_ driver: DriverKind, folder: String? = nil) -> TransferOptions {
+        var options = TransferOptions(folder: folder)
+        options.pieceLimit = 16 << 10
+        options.streams.chunkCapacity = 8 << 10
+        options.streams.port.driver = driver
+        return options
+    }
+
+    /// A client of it.
+    public func client(
+        events: TransferEvents = TransferEvents(), _ change: (inout TransferOptions) -> Void = { _ in }
+    ) throws(SystemError) -> Client {
+        var options = Stand.options(driver)
+        change(&options)
+        return try Client(options, events, address)
+    }
+
+    /// What has become of files that came unasked.
+    public var received: [TransferResult] { log.received.locked { $0 } }
+    /// What has become of files that were asked for.
+    public var sent: [TransferResult] { log.sent.locked { $0 } }
+    /// The messages that came.
+    public var words: [[UInt8]] { log.words.locked { $0 } }
+
+    /// Waits until so many files have come, or have come to nothing.
+    public func hasReceived(_ count: Int) -> Bool { eventually { received.count >= count } }
+}
+
+/// A hub with one connection.
+public final class Client: Sendable {
+    /// The hub.
+    public let hub: TransferHub
+    /// The connection.
+    public let connection: TransferConnection
+
+    init(_ options: TransferOptions, _ events: TransferEvents, _ address: Address) throws(SystemError) {
+        hub = try TransferHub(options, events: events)
+        connection = try hub.connect(to: address)
+    }
+
+    /// Whether everything is back.
+    public func stop() -> Bool { hub.stop() }
+}
+
+extension Result where Success == TransferReceipt, Failure == TransferError {
+    /// What went wrong.
+    public var failure: TransferFailure? {
+        if case .failure(let error) = self { error.failure } else { nil }
+    }
+}
+
+/// The other side, played line by line with plain calls that block: a peer that can say anything.
+/// For one thread at a time.
+public final class ScriptedPeer: @unchecked Sendable {
+    /// The connection.
+    public let socket: Socket
+    private let reader = FrameReader(TransferMessage.codec)
+    private var messages: [TransferMessage] = []
+    /// Raw bytes of pieces that have come.
+    public private(set) var raw: [UInt8] = []
+
+    /// Connects.
+    public init(to address: Address) throws(SystemError) {
+        socket = try Socket.connected(to: address)
+        try socket.setNoDelay()
+    }
+
+    /// Plays the side of a server: the connection has been accepted.
+    public init(_ socket: Socket) { self.socket = socket }
+
+    deinit { socket.close() }
+
+    /// Says something.
+    public func say(_ message: TransferMessage) throws {
+        try send(try message.frame())
+    }
+
+    /// Sends bytes as they are.
+    public func send(_ bytes: [UInt8]) throws(SystemError) {
+        var done = 0
+        while done < bytes.count {
+            let rest = Array(bytes[done...])
+            let count = rest.withUnsafeBytes { bytes in
+                Result { () throws(SystemError) in try socket.sendNow(bytes) }
+            }
+            if let count = try count.get() { done += count } else { try wait(POLLOUT) }
+        }
+    }
+
+    private func wait(_ wish: Int32) throws(SystemError) {
+        var poll = pollfd(fd: socket.descriptor, events: Int16(wish), revents: 0)
+        if Glibc.poll(&poll, 1, 10_000) == 0 {
+            throw SystemError(ETIMEDOUT, attempted: "wait for the other side")
+        }
+    }
+
+    /// The next message, for a bounded time; nil at the end of the stream.
+    public func hear() throws -> TransferMessage? {
+        var memory = [UInt8](repeating: 0, count: 65_536)
+        while messages.isEmpty {
+            let count = try memory.withUnsafeMutableBytes { try socket.receiveNow(into: $0) }
+            guard let count else {
+                try wait(POLLIN)
+                continue
+            }
+            if count == 0 { return nil }
+            try reader.read(
+                memory.span.bytes.extracting(first: count),
+                raw: { raw += memory[$0] },
+                message: { frame in
+                    guard let message = try? TransferMessage(frame) else { return }
+                    if message.kind == .piece { reader.passThrough(Int(message.count)) }
+                    messages.append(message)
+                })
+        }
+        return messages.removeFirst()
+    }
+
+    /// Takes bytes of the stream, whatever they mean.
+    public func take(_ count: Int) throws {
+        var memory = [UInt8](repeating: 0, count: max(1, count))
+        var done = 0
+        while done < count {
+            let more = try memory.withUnsafeMutableBytes {
+                try socket.receiveNow(into: UnsafeMutableRawBufferPointer(rebasing: $0[done..<count]))
+            }
+            if more == 0 { return }
+            if let more { done += more } else { try wait(POLLIN) }
+        }
+    }
+
+    /// Whether the connection has ended by now, or does within a bounded time.
+    public func hearEnd() -> Bool {
+        do { while try hear() != nil {} } catch { return (error as? SystemError)?.code == ECONNRESET }
+        return true
+    }
+}
+
+/// A listener for a scripted side: the library connects, and the script answers.
+public final class ScriptedServer {
+    private let listener: Socket
+    /// Where it listens.
+    public let address: Address
+
+    /// Listens.
+    public init() throws(SystemError) {
+        listener = try Socket.listener(on: .loopback())
+        address = try listener.localAddress
+        try listener.setBlocking(true)
+    }
+
+    deinit { listener.close() }
+
+    /// The next connection.
+    public func accept() throws(SystemError) -> ScriptedPeer {
+        guard let socket = try listener.acceptNow() else {
+            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
+        }
+        try socket.setNoDelay()
+        return ScriptedPeer(socket)
+    }
+}
+
+/// What became of a transfer, for a thread that waits for it.
+public final class Outcome: Sendable {
+    private let result = Guarded<TransferResult?>(nil)
+    private let isOver = Gate()
+
+    /// Nothing yet.
+    public init() {}
+
+    /// Tells this object.
+    public var observer: TransferObserver {
+        TransferObserver(finished: { [self] result in
+            self.result.locked { $0 = result }
+            isOver.open()
+        })
+    }
+
+    /// How it ended; nil when it did not in bounded time.
+    public func wait(within patience: Duration = Gate.patience) -> TransferResult? {
+        isOver.pass(within: patience) ? result.locked { $0 } : nil
+    }
+
+    /// Whether it is over.
+    public var hasEnded: Bool { isOver.isOpen }
+}
+
+/// Both ends of a TCP connection on the loopback.
+public struct Pair {
+    /// The end that a port looks after.
+    public let server: Socket
+    /// The other side, for plain calls.
+    public let client: Socket
+
+    /// Connects them.
+    public init() throws(SystemError) {
+        let listener = try Socket.listener(on: .loopback())
+        client = try Socket.connected(to: try listener.localAddress)
+        try listener.setBlocking(true)
+        guard let accepted = try listener.acceptNow() else {
+            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
+        }
+        server = accepted
+        listener.close()
+    }
+
+    /// Takes bytes at the client's end until there are `count`, the stream ends, or nothing comes for a while.
+    public func hear(_ count: Int, patience: Int32 = 5_000) throws -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var done = 0
+        while done < count {
+            var wish = pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0)
+            if poll(&wish, 1, patience) == 0 { break }
+            let more = try bytes.withUnsafeMutableBytes {
+                try client.receiveNow(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]))
+            }
+            if more == 0 { break }
+            done += more ?? 0
+        }
+        return Array(bytes[..<done])
+    }
+}
+
+/// A port on one driver, served by the calling thread: packet by packet, so that a scenario says when each is handled.
+struct OwnPort {
+    let port: CompletionPort
+
+    init(_ driver: DriverKind) throws(SystemError) {
+        var options = CompletionPort.Options()
+        options.driver = driver
+        port = try CompletionPort(concurrency: 1, options: options)
+    }
+
+    /// The next packet, whether it tells of a success or a failure.
+    func next() throws(SystemError) -> Packet {
+        switch port.dequeue(timeout: Gate.patience) {
+        case .completed(let packet), .failed(let packet, _): return packet
+        case .timedOut: throw SystemError(ETIMEDOUT, attempted: "wait for a packet")
+        case .closed: throw SystemError.closed("wait for a packet")
+        }
+    }
+}

@@ -1,0 +1,113 @@
+import CKernel
+import FileTransfer
+import Glibc
+import Kernel
+import Stage
+
+/// One large file over the loopback: chapter 08's exchange beside a plain loop of sendfile, whose receiver writes to a
+/// file on the same terms: reserved first, and written from a buffer of the same size.
+enum FileTransfers {
+    private static let size = 1 << 30
+    private static let folder = "/tmp/completion-ports-bench-\(getpid())"
+    private static let name = "large"
+
+    static func measure(into figures: inout Figures) throws {
+        for path in [folder, folder + "/there"] {
+            guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
+                throw SystemError(errno, attempted: "make \(path)")
+            }
+        }
+        defer {
+            unlink("\(folder)/\(name)")
+            rmdir(folder + "/there")
+            rmdir(folder)
+        }
+        try make("\(folder)/\(name)")
+        let plainRate = try rate(plain)
+        figures.add("plain sendfile loop", "MB/s", plainRate)
+        for driver in DriverKind.permitted {
+            figures.add("file transfer, \(driver)", "MB/s", try rate { try transfer(driver) })
+        }
+    }
+
+    static func compare(_ figures: inout Figures) {
+        for driver in DriverKind.permitted {
+            figures.compare("file transfer, \(driver)", to: "plain sendfile loop", .atLeast(0.95))
+        }
+    }
+
+    private static func rate(_ body: () throws -> Void) throws -> Double {
+        let start = monotonicNanoseconds()
+        try body()
+        let elapsed = Double(monotonicNanoseconds() - start)
+        unlink("\(folder)/there/\(name)")
+        return Double(size) * 1_000 / elapsed
+    }
+
+    private static func make(_ path: String) throws {
+        let file = try File(path, for: .writing)
+        defer { file.close() }
+        var word: UInt64 = 1
+        let block = (0..<1 << 17).map { _ in
+            word = word &* 6_364_136_223_846_793_005 &+ 1
+            return word
+        }
+        for _ in 0..<size >> 20 {
+            guard block.withUnsafeBytes({ write(file.descriptor, $0.baseAddress, $0.count) }) == 1 << 20
+            else {
+                throw SystemError(errno, attempted: "write \(path)")
+            }
+        }
+        // What is still on its way to the disk would be charged to whoever is measured first.
+        try file.flush()
+    }
+
+    // MARK: The exchange
+
+    private static func transfer(_ driver: DriverKind) throws {
+        var options = TransferOptions(folder: folder + "/there")
+        options.streams.port.driver = driver
+        let server = try TransferHub(options)
+        var choices = TransferOptions()
+        choices.streams.port.driver = driver
+        let client = try TransferHub(choices)
+        let receipt = try client.connect(to: try server.listen()).sendAndWait("\(folder)/\(name)")
+        client.stop()
+        server.stop()
+        guard receipt.bytes == size else { throw SystemError(EIO, attempted: "send a file") }
+    }
+
+    // MARK: The plain loop
+
+    private static func plain() throws {
+        let listener = try Socket.listener(on: .loopback())
+        try listener.setBlocking(true)
+        let sender = try Socket.connected(to: try listener.localAddress)
+        try sender.setBlocking(true)
+        guard let receiver = try listener.acceptNow() else { throw SystemError(EAGAIN, attempted: "accept") }
+        try receiver.setBlocking(true)
+        let source = try File("\(folder)/\(name)")
+        let thread = startThread("plain sender") {
+            var position: off_t = 0
+            while position < size,
+                sendfile(sender.descriptor, source.descriptor, &position, size - Int(position)) > 0
+            {}
+            try? sender.shutDownSending()
+        }
+        let target = try File("\(folder)/there/\(name)", for: .writing)
+        _ = ck_fallocate(target.descriptor, 0, 0, Int64(size))
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 4096)
+        defer { buffer.deallocate() }
+        var done = 0
+        while let count = try receiver.receiveNow(into: buffer), count > 0 {
+            guard pwrite(target.descriptor, buffer.baseAddress, count, done) == count else {
+                throw SystemError(errno, attempted: "write")
+            }
+            done += count
+        }
+        thread.join()
+        for handle in [listener, sender, receiver] { handle.close() }
+        for file in [source, target] { file.close() }
+        guard done == size else { throw SystemError(EIO, attempted: "send a file plainly") }
+    }
+}

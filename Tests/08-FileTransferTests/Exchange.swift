@@ -1,0 +1,359 @@
+import Contexts
+import FileTransfer
+import FileTransferPitfalls
+import Glibc
+import Kernel
+import Stage
+import Testing
+
+@Suite("Chapter 08: files that arrive whole", .serialized)
+struct Chapter08FileTransferExchange {
+    @Test("files of every awkward size arrive whole, and are fetched whole", arguments: DriverKind.permitted)
+    func sizes(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            let client = try stand.client()
+            let back = try ScratchFolder()
+            for size in [0, 1, 8_191, 8_192, 16_383, 16_384, 16_385, 100_000] {
+                let name = "file-\(size)"
+                let receipt = try client.connection.sendAndWait(
+                    try stand.home.make(name, bytes: size, seed: size))
+                try require(receipt.bytes == size)
+                try require(receipt.checksum == ScratchFolder.pattern(size, seed: size).sum)
+                try require(stand.folder.contents(name) == ScratchFolder.pattern(size, seed: size))
+                let fetched = try client.connection.fetch(name, into: back.path)
+                try require(fetched.checksum == receipt.checksum)
+                try require(back.contents(name) == ScratchFolder.pattern(size, seed: size))
+            }
+            try require(client.stop())
+            try require(stand.server.stop())
+            try require(stand.folder.names.count == 8)
+        }
+    }
+
+    // I8.2
+    @Test(
+        "both directions at once over one connection, many files over many connections",
+        arguments: DriverKind.permitted)
+    func bothWays(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            let back = try ScratchFolder()
+            let size = 120_000
+            for number in 0..<3 {
+                for index in 0..<3 { try stand.folder.make("down-\(number)-\(index)", bytes: size + index) }
+                for index in 0..<3 {
+                    try stand.home.make("up-\(number)-\(index)", bytes: size + index, seed: 7)
+                }
+            }
+            let clients = try (0..<3).map { _ in try stand.client() }
+            var outcomes: [Outcome] = []
+            for (number, client) in clients.enumerated() {
+                for index in 0..<3 {
+                    for _ in 0..<2 { outcomes.append(Outcome()) }
+                    let pair = outcomes.suffix(2)
+                    try client.connection.send(
+                        file: stand.home.path(of: "up-\(number)-\(index)"), pair.first!.observer)
+                    try client.connection.ask(
+                        for: "down-\(number)-\(index)", into: back.path, pair.last!.observer)
+                }
+            }
+            for outcome in outcomes { try require((try? outcome.wait()?.get()) != nil) }
+            for number in 0..<3 {
+                for index in 0..<3 {
+                    try require(
+                        back.contents("down-\(number)-\(index)") == ScratchFolder.pattern(size + index))
+                    try require(
+                        stand.folder.contents("up-\(number)-\(index)")
+                            == ScratchFolder.pattern(size + index, seed: 7))
+                }
+            }
+            for client in clients { try require(client.stop()) }
+            try require(stand.server.stop())
+        }
+    }
+
+    @Test(
+        "progress goes forward, ends at the whole size, and knows the rate", arguments: DriverKind.permitted)
+    func progress(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            let client = try stand.client()
+            let seen = Guarded<[TransferProgress]>([])
+            try client.connection.sendAndWait(try stand.home.make("a", bytes: 200_000)) { progress in
+                seen.locked { $0.append(progress) }
+            }
+            let all = seen.locked { $0 }
+            let amounts = all.map(\.bytes)
+            try require(amounts == amounts.sorted() && amounts.last == 200_000)
+            try require(all.allSatisfy { $0.total == 200_000 && $0.rate > 0 && $0.timeLeft != nil })
+            try require(all.last?.timeLeft == .zero)
+            try require(client.stop())
+            try require(stand.server.stop())
+        }
+    }
+
+    // I8.4, I8.6
+    @Test(
+        "each reason not to have a file is said on both sides, and the connection serves on",
+        arguments: DriverKind.permitted)
+    func reasons(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver) { $0.maximumFileSize = 50_000 }
+            let client = try stand.client()
+            let connection = client.connection
+            func failure(_ body: () throws -> TransferReceipt) -> TransferError? {
+                do { _ = try body() } catch { return error as? TransferError }
+                return nil
+            }
+            try stand.folder.make("there", bytes: 5)
+            let there = try stand.home.make("there", bytes: 9)
+            try require(
+                failure { try connection.sendAndWait(there) }
+                    == TransferError(.exists, "there", isFromPeer: true))
+            try require(stand.folder.contents("there")?.count == 5)
+            let large = try stand.home.make("large", bytes: 50_001)
+            try require(failure { try connection.sendAndWait(large) }?.failure == .tooLarge)
+            let missing = stand.home.path(of: "missing")
+            try require(
+                failure { try connection.sendAndWait(missing) } == TransferError(.notFound, "missing"))
+            try require(failure { try connection.sendAndWait(stand.home.path) }?.failure == .cannotRead)
+            try require(
+                failure { try connection.fetch("missing", into: stand.home.path) }?.failure == .notFound)
+            try require(failure { try connection.fetch("there") }?.failure == .declined)
+            try require(
+                failure { try connection.fetch("there", into: "/proc/no-such-folder") }?.failure
+                    == .cannotWrite)
+            try require(
+                failure { try connection.fetch("../x", into: stand.home.path) }?.failure == .unsafeName)
+            // A pipe is no file, and opening it for reading would wait for its other end.
+            mkfifo(stand.home.path(of: "pipe"), 0o600)
+            try require(
+                failure { try connection.sendAndWait(stand.home.path(of: "pipe")) }?.failure == .cannotRead)
+            let words = failure { throw TransferError(.aborted, "x") }
+            try require(words?.description == "x: called off")
+            try require(connection.sendAndWait(try stand.home.make("good", bytes: 50_000)).bytes == 50_000)
+            try require(eventually { stand.received.count == 3 })
+            try require(stand.received.map(\.failure) == [.exists, .tooLarge, nil])
+            try require(eventually { stand.folder.names == ["good", "there"] })
+            try require(client.stop())
+            try require(stand.server.stop())
+        }
+    }
+
+    // I8.5
+    @Test(
+        "a client takes nothing that it has not asked for, and only what it has asked for",
+        arguments: DriverKind.permitted)
+    func unasked(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let folder = try ScratchFolder()
+            let hub = try TransferHub(Stand.options(driver))
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            try peer.say(TransferMessage(.announce, 1, value: 5, text: "gift".utf8))
+            try require(peer.hear() == TransferMessage(.refuse, 1, .declined))
+            // It has asked for one name and gets another; and an answer to a question that it has not put.
+            let outcome = Outcome()
+            try connection.ask(for: "wanted", into: folder.path, outcome.observer)
+            let question = try peer.hear()
+            try require(question?.kind == .ask && question?.text == Array("wanted".utf8))
+            try peer.say(TransferMessage(.announce, 2, count: 77, value: 5, text: "wanted".utf8))
+            try require(peer.hear() == TransferMessage(.refuse, 2, .declined))
+            try peer.say(
+                TransferMessage(.announce, 3, count: question?.id ?? 0, value: 5, text: "other".utf8))
+            try require(peer.hear() == TransferMessage(.refuse, 3, .declined))
+            try require(outcome.wait()?.failure == .declined)
+            try require(folder.names.isEmpty)
+            try require(hub.stop())
+        }
+    }
+
+    @Test(
+        "a file is replaced only where that was asked for, and in one step", arguments: DriverKind.permitted)
+    func replacing(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver) { $0.replaces = true }
+            let client = try stand.client()
+            try stand.folder.make("a", bytes: 70_000, seed: 3)
+            // Who has the old one open keeps it.
+            let old = try File(stand.folder.path(of: "a"))
+            try client.connection.sendAndWait(try stand.home.make("a", bytes: 40_000))
+            try require(stand.folder.contents("a") == ScratchFolder.pattern(40_000))
+            try require(old.size == 70_000)
+            try require(client.stop())
+            try require(stand.server.stop())
+            try require(stand.folder.names == ["a"])
+        }
+    }
+
+    // I8.4
+    @Test("a file that has come to be there meanwhile is not overwritten", arguments: DriverKind.permitted)
+    func meanwhile(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            let peer = try ScriptedPeer(to: stand.address)
+            try peer.say(TransferMessage(.announce, 1, value: 100, text: "a".utf8))
+            try require(peer.hear()?.kind == .agree)
+            try stand.folder.make("a", bytes: 7)
+            let bytes = ScratchFolder.pattern(100)
+            try peer.say(TransferMessage(.piece, 1, count: 100))
+            try peer.send(bytes)
+            try peer.say(TransferMessage(.complete, 1, value: bytes.sum))
+            try require(peer.hear() == TransferMessage(.refuse, 1, .exists))
+            try require(stand.folder.names == ["a"] && stand.folder.contents("a")?.count == 7)
+            try require(stand.server.stop())
+        }
+    }
+
+    // I8.3
+    @Test("who stops in the middle is given up on, whichever side it is", arguments: DriverKind.permitted)
+    func stalls(driver: DriverKind) async throws {
+        try await onAThread {
+            let limits = TransferLimits(answer: .milliseconds(400), stall: .milliseconds(400))
+            let stand = try Stand(driver) { $0.limits = limits }
+            // A sender that stops: the receiver says so, and the connection serves on.
+            let peer = try ScriptedPeer(to: stand.address)
+            try peer.say(TransferMessage(.announce, 1, value: 100, text: "a".utf8))
+            try require(peer.hear()?.kind == .agree)
+            try peer.say(TransferMessage(.piece, 1, count: 50))
+            try peer.send(ScratchFolder.pattern(50))
+            try require(peer.hear() == TransferMessage(.refuse, 1, .stalled))
+            try require(eventually { stand.folder.names.isEmpty })
+            try peer.say(TransferMessage(.ask, 2, text: "nothing".utf8))
+            try require(peer.hear() == TransferMessage(.decline, 2, .notFound))
+            // A receiver that stops taking, in the middle of a piece: there the connection has to end.
+            let server = try ScriptedServer()
+            let hub = try TransferHub(
+                with(Stand.options(driver)) {
+                    $0.limits = limits
+                    $0.pieceLimit = 64 << 20
+                })
+            let connection = try hub.connect(to: server.address)
+            let idle = try server.accept()
+            let outcome = Outcome()
+            try connection.send(file: try stand.home.makeSparse("large", bytes: 64 << 20), outcome.observer)
+            try idle.say(TransferMessage(.agree, try idle.hear()?.id ?? 0))
+            try require(outcome.wait()?.failure == .stalled)
+            try require(eventually { hub.connections.isEmpty })
+            // One that has everything and never says so.
+            let next = try hub.connect(to: server.address)
+            let silent = try server.accept()
+            let last = Outcome()
+            try next.send(file: try stand.home.make("small", bytes: 10), last.observer)
+            try silent.say(TransferMessage(.agree, try silent.hear()?.id ?? 0))
+            try require(last.wait()?.failure == .noAnswer)
+            // And a question that nobody answers.
+            let question = Outcome()
+            try next.ask(for: "x", into: stand.home.path, question.observer)
+            try require(question.wait()?.failure == .noAnswer)
+            try require(hub.stop())
+            try require(stand.server.stop())
+        }
+    }
+
+    // I8.4
+    @Test(
+        "a file that becomes shorter inside a piece ends the connection, and is told as changed",
+        arguments: DriverKind.permitted)
+    func shortened(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let home = try ScratchFolder()
+            let size: Int64 = 64 << 20
+            let path = try home.makeSparse("a", bytes: size)
+            let hub = try TransferHub(with(Stand.options(driver)) { $0.pieceLimit = Int(size) })
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            let (outcome, next) = (Outcome(), Outcome())
+            try connection.send(file: path, outcome.observer)
+            try connection.send(file: path, as: "b", next.observer)
+            try peer.say(TransferMessage(.agree, try peer.hear()?.id ?? 0))
+            // The piece has begun, and cannot be through: so much does not fit into what lies between the two.
+            try peer.take(100_000)
+            truncate(path, 1_000)
+            // Up to the end of the stream, which comes too early.
+            try peer.take(Int(size))
+            try require(outcome.wait()?.failure == .changed, "\(String(describing: outcome.wait()))")
+            try require(next.wait()?.failure == .disconnected)
+            try require(hub.stop())
+        }
+    }
+
+    @Test("what waits has limits: files, questions, messages", arguments: DriverKind.permitted)
+    func limits(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let home = try ScratchFolder()
+            let path = try home.make("a", bytes: 10)
+            let hub = try TransferHub(
+                with(Stand.options(driver)) {
+                    $0.maximumWaitingFiles = 3
+                    $0.maximumWaitingWords = 2
+                })
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            try connection.send(file: path)
+            // Announced, and so not one of those that wait.
+            try require(peer.hear()?.kind == .announce)
+            let outcomes = (0..<3).map { _ in Outcome() }
+            for outcome in outcomes { try connection.send(file: path, outcome.observer) }
+            try refuses(TransferError(.busy, "a")) { try connection.send(file: path) }
+            for _ in 0..<2 { try connection.send([1]) }
+            try refuses(TransferError(.busy, "message")) { try connection.send([1]) }
+            for _ in 0..<3 { try connection.ask(for: "q", into: home.path) }
+            try refuses(TransferError(.busy, "q")) { try connection.ask(for: "q", into: home.path) }
+            let long = [UInt8](repeating: 0, count: TransferMessage.maximumText + 1)
+            try refuses(TransferError(.tooLarge, "message")) { try connection.send(long) }
+            // Everything that waits is called off, too.
+            connection.callOff()
+            for outcome in outcomes { try require(outcome.wait()?.failure == .aborted) }
+            connection.close()
+            try require(eventually { hub.connections.isEmpty })
+            try refuses(TransferError(.disconnected, "a")) { try connection.send(file: path) }
+            try require(hub.stop())
+        }
+    }
+
+    // I8.3
+    @Test("nonsense ends the connection, and nothing behind it counts", arguments: DriverKind.permitted)
+    func nonsense(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            let frames: [[UInt8]] = [
+                [0, 0, 0, 1, 99], [0, 0, 0, 2, 1, 0], [0xFF, 0xFF, 0xFF, 0xFF],
+                [0, 0, 0, 17] + [UInt8](repeating: 0, count: 17),
+            ]
+            for frame in frames {
+                let peer = try ScriptedPeer(to: stand.address)
+                try peer.say(TransferMessage(.announce, 1, value: 100, text: "a".utf8))
+                try require(peer.hear()?.kind == .agree)
+                try peer.send(frame + (try TransferMessage(.words, text: "late".utf8).frame()))
+                try require(peer.hearEnd())
+            }
+            try require(eventually { stand.received.count == frames.count })
+            try require(stand.received.allSatisfy { $0.failure == .nonsense })
+            try require(stand.words.isEmpty)
+            try require(eventually { stand.folder.names.isEmpty })
+            try require(stand.server.stop())
+        }
+    }
+
+    @Test("a folder that is none, or cannot be written, is said at the start")
+    func folders() throws {
+        let folder = try ScratchFolder()
+        try folder.make("file", bytes: 1)
+        for (path, code) in [("/proc/no-such-folder", ENOENT), (folder.path(of: "file"), ENOTDIR)] {
+            #expect(throws: SystemError(code, attempted: "")) {
+                try TransferHub(TransferOptions(folder: path))
+            }
+        }
+    }
+}
+
+private func with<Value>(_ value: Value, _ change: (inout Value) -> Void) -> Value {
+    var value = value
+    change(&value)
+    return value
+}

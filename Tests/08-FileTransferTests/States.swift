@@ -1,0 +1,147 @@
+import FileTransfer
+import Testing
+
+@Suite("Chapter 08: the two halves of a transfer, step by step")
+struct Chapter08FileTransferStates {
+    private static let limits = TransferLimits(answer: .nanoseconds(100), stall: .nanoseconds(1_000))
+
+    private func sending(_ size: UInt64, piece: Int = 10) -> SendingState {
+        SendingState(size: size, pieceLimit: piece, limits: Self.limits, now: 0)
+    }
+
+    private func receiving(_ size: UInt64) -> ReceivingState {
+        ReceivingState(size: size, limits: Self.limits, now: 0)
+    }
+
+    // I8.3
+    @Test("announce, agree, pieces, complete, verified")
+    func inOrder() {
+        var state = sending(25)
+        #expect(state.agreed(now: 1) == .piece(offset: 0, count: 10))
+        state.pieceBegun(10)
+        #expect(state.summedUp(25, now: 2) == .wait)
+        #expect(state.pieceSent(now: 3) == .piece(offset: 10, count: 10))
+        state.pieceBegun(10)
+        #expect(state.pieceSent(now: 4) == .piece(offset: 20, count: 5))
+        state.pieceBegun(5)
+        #expect(state.pieceSent(now: 5) == .complete)
+        #expect(state.verified() == .finished)
+        #expect(state.phase == .over)
+    }
+
+    @Test("an empty file has no pieces, and the sum is waited for")
+    func corners() {
+        var empty = sending(0)
+        #expect(empty.agreed(now: 1) == .complete)
+        var late = sending(5)
+        #expect(late.agreed(now: 1) == .piece(offset: 0, count: 5))
+        late.pieceBegun(5)
+        #expect(late.pieceSent(now: 2) == .wait)
+        #expect(late.summedUp(5, now: 3) == .complete)
+        #expect(late.mayBeSummed == 5)
+    }
+
+    // I8.3
+    @Test("what comes twice or too early ends it; what comes too late changes nothing")
+    func outOfPlace() {
+        var twice = sending(5)
+        _ = twice.agreed(now: 1)
+        #expect(twice.agreed(now: 2) == .failed(.nonsense, tells: true))
+        #expect(twice.agreed(now: 3) == .wait)
+        var early = sending(5)
+        #expect(early.verified() == .failed(.nonsense, tells: true))
+        #expect(early.verified() == .wait)
+        var refused = sending(5)
+        #expect(refused.fail(.exists, tells: false) == .failed(.exists, tells: false))
+        #expect(refused.fail(.aborted) == .wait)
+        #expect(refused.agreed(now: 9) == .wait)
+        #expect(refused.tick(now: 1_000_000) == .wait)
+        var file = receiving(5)
+        #expect(file.completed(sumIsRight: true) == .failed(.sizeDiffers, tells: true))
+        #expect(file.completed(sumIsRight: true) == .wait)
+        #expect(file.piece(offset: 0, count: 5, now: 1) == .wait)
+        #expect(file.bytes(5, now: 1) == nil)
+    }
+
+    // I8.3
+    @Test("no answer, no progress, no last word: each wait has its end")
+    func deadlines() {
+        var unanswered = sending(5)
+        #expect(unanswered.tick(now: 99) == .wait)
+        #expect(unanswered.tick(now: 100) == .failed(.noAnswer, tells: true))
+        var stalled = sending(25)
+        _ = stalled.agreed(now: 50)
+        stalled.pieceBegun(10)
+        #expect(stalled.tick(now: 1_049) == .wait)
+        _ = stalled.pieceSent(now: 1_049)
+        stalled.pieceBegun(10)
+        #expect(stalled.tick(now: 2_048) == .wait)
+        #expect(stalled.tick(now: 2_049) == .failed(.stalled, tells: true))
+        #expect(stalled.inFlight == 10)
+        var silent = sending(0)
+        _ = silent.agreed(now: 50)
+        #expect(silent.tick(now: 1_050) == .failed(.noAnswer, tells: true))
+        var file = receiving(20)
+        _ = file.piece(offset: 0, count: 20, now: 500)
+        _ = file.bytes(5, now: 1_000)
+        #expect(file.tick(now: 1_999) == .wait)
+        #expect(file.tick(now: 2_000) == .failed(.stalled, tells: true))
+    }
+
+    // I8.4
+    @Test("a piece has to be the next one, and within the announced size")
+    func pieces() {
+        for (offset, count) in [(1, 5), (0, 21), (0, UInt64.max), (UInt64.max, 1)] as [(UInt64, UInt64)] {
+            var file = receiving(20)
+            #expect(file.piece(offset: offset, count: count, now: 1) == .failed(.sizeDiffers, tells: true))
+        }
+        var file = receiving(20)
+        #expect(file.piece(offset: 0, count: 12, now: 1) == .wait)
+        #expect(file.bytes(7, now: 1) == 0)
+        #expect(file.bytes(5, now: 1) == 7)
+        #expect(file.piece(offset: 12, count: 8, now: 1) == .wait)
+        #expect(file.bytes(8, now: 1) == 12)
+        #expect(file.wrote(12, now: 2) == .wait)
+        #expect(file.completed(sumIsRight: true) == .wait)
+        #expect(file.wrote(8, now: 3) == .keep)
+        #expect(file.tick(now: .max) == .wait)
+    }
+
+    // I8.1, I8.3
+    @Test("2,000 random walks: one piece at a time, each byte once, one end")
+    func randomWalks() {
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<2_000 {
+            let size = UInt64.random(in: 0...100, using: &generator)
+            var state = sending(size, piece: Int.random(in: 1...40, using: &generator))
+            var next: UInt64 = 0
+            var ends = 0
+            var now: UInt64 = 0
+            for _ in 0..<60 {
+                now += UInt64.random(in: 0...30, using: &generator)
+                let flying = state.inFlight
+                let step: SendingState.Step =
+                    switch Int.random(in: 0...9, using: &generator) {
+                    case 0 where state.phase == .announced: state.agreed(now: now)
+                    case 1...5 where flying > 0: state.pieceSent(now: now)
+                    case 6...7:
+                        state.summedUp(
+                            min(5, Int(state.mayBeSummed - min(next, state.mayBeSummed))), now: now)
+                    case 8: state.tick(now: now)
+                    case 9 where Int.random(in: 0...9, using: &generator) == 0: state.fail(.aborted)
+                    default: .wait
+                    }
+                switch step {
+                case .piece(let offset, let count):
+                    #expect(state.inFlight == 0 && offset == next && ends == 0)
+                    state.pieceBegun(count)
+                    next += UInt64(count)
+                case .complete: #expect(next == size && state.inFlight == 0 && ends == 0)
+                case .finished, .failed: ends += 1
+                case .wait: break
+                }
+            }
+            #expect(ends <= 1 && next <= size)
+        }
+    }
+}
