@@ -87,6 +87,7 @@ public final class ScratchFolder: Sendable {
 
     /// Bytes that repeat only after a long while, so that a piece at a wrong place is noticed.
     public static func pattern(_ count: Int, seed: Int = 1) -> [UInt8] {
+        if count == 0 { return [] }
         var word = UInt64(truncatingIfNeeded: seed) &* 0x9E37_79B9_7F4A_7C15 | 1
         return [UInt8](unsafeUninitializedCapacity: count) { bytes, filled in
             for index in 0..<count {
