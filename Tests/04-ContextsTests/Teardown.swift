@@ -131,6 +131,24 @@ struct Chapter04ContextsTeardown {
         }
     }
 
+    @Test("no limit for connections is none for their contexts")
+    func noLimit() async throws {
+        try await onAThread {
+            var options = ContextServer.Options()
+            options.maximumConnections = .max
+            let server = try ContextServer(options: options)
+            let client = try Socket.connected(to: server.address)
+            _ = try [UInt8](arrayLiteral: 7).withUnsafeBytes { try client.sendNow($0) }
+            var answer: UInt8 = 0
+            #expect(
+                try eventually {
+                    try withUnsafeMutableBytes(of: &answer) { try client.receiveNow(into: $0) } == 1
+                })
+            #expect(answer == 7)
+            #expect(server.stop())
+        }
+    }
+
     static let names = DriverKind.permitted.map(\.rawValue)
 }
 

@@ -173,6 +173,30 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.5
+    @Test(
+        "a chunk sent back again before it has gone ends the connection, and that is the reason",
+        arguments: DriverKind.permitted)
+    func sentTwice(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            try pair.server.setBufferSizes(send: 4_096)
+            let hub = try makeHub(driver, reads: 2, capacity: 65_536)
+            let sink = Scripted { chunk, connection in
+                // The client does not read, so whatever comes behind this stays where it is.
+                try connection.send([UInt8](repeating: 1, count: 64 * 65_536))
+                for _ in 0..<2 { try connection.send(chunk) }
+            }
+            let connection = try hub.adopt(pair.server, handler: sink)
+            try pair.client.say("one")
+            #expect(eventually { sink.events.count == 3 })
+            #expect(sink.events == ["opened", "received", "closed: \(CloseReason.bug(EALREADY))"])
+            #expect(connection.closeReason == .bug(EALREADY))
+            #expect(hub.stop())
+            #expect(hub.counters.chunks.inUse == 0)
+        }
+    }
+
     // I5.2
     @Test("what was sent before a reset is received, and then the reset", arguments: DriverKind.permitted)
     func failureInTurn(driver: DriverKind) async throws {
@@ -289,6 +313,18 @@ struct Chapter05ReorderingHub {
                 if let heard = try? client.hear(5), text(heard) == "hello" { echoes += 1 }
             }
             #expect(echoes == 2)
+            #expect(hub.stop())
+        }
+    }
+
+    @Test("no limit for connections is none for their chunks", arguments: DriverKind.permitted)
+    func noLimit(driver: DriverKind) async throws {
+        try await onAThread {
+            let hub = try makeHub(driver, reads: 2) { $0.maximumConnections = .max }
+            let pair = try Pair()
+            try hub.adopt(pair.server, handler: Echo())
+            try pair.client.say("hello")
+            #expect(text(try pair.client.hear(5)) == "hello")
             #expect(hub.stop())
         }
     }

@@ -59,6 +59,23 @@ struct Chapter05ReorderingWindow {
         #expect(left == nil)
     }
 
+    // I5.4
+    @Test(
+        "a full window has a place for each of its numbers, wherever it begins",
+        arguments: [1, 2, 3, 6, 8, 64])
+    func full(capacity: Int) {
+        for back in 0...UInt32(capacity) {
+            let first = UInt32.max - back
+            let numbers = (0..<UInt32(capacity)).map { first &+ $0 }
+            var window = ReorderWindow<UInt32>(capacity: capacity, first: SequenceNumber(first))
+            // The last one first, so that all of them are inside at the same time.
+            for number in numbers.reversed() {
+                #expect(window.insert(number, SequenceNumber(number)) == .taken)
+            }
+            for number in numbers { #expect(window.takeNext() == number) }
+        }
+    }
+
     // I5.2, I5.3, I5.4
     @Test(
         "100,000 numbers complete by chance, around the end of the circle, and come out in order",
@@ -67,7 +84,8 @@ struct Chapter05ReorderingWindow {
         let first = SequenceNumber(.max - 50_000)
         var window = ReorderWindow<UInt32>(capacity: capacity, first: first)
         var (next, expected, pending) = (first, first, [SequenceNumber]())
-        var random = Random(seed: UInt64(capacity))
+        // With this seed the last number and the first meet in the window of three.
+        var random = Random(seed: UInt64(capacity) + 3)
         var isInOrder = true
         var delivered = 0
         for _ in 0..<100_000 {

@@ -47,10 +47,10 @@ public final class ConnectionTable: @unchecked Sendable {
         self.port = port
         self.maximumConnections = maximumConnections
         self.closed = closed
-        contexts = FreeList(
-            maximumFree: maximumFreeContexts,
-            maximumInUse: maximumConnections.multipliedReportingOverflow(by: 2).partialValue,
-            making: { IOContext() })
+        let (all, isBeyond) = maximumConnections.multipliedReportingOverflow(by: 2)
+        contexts = FreeList(maximumFree: maximumFreeContexts, maximumInUse: isBeyond ? .max : all) {
+            IOContext()
+        }
     }
 
     /// The counters.

@@ -30,7 +30,7 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
         "\(counters.opened) connections; \(open) of them open at the end; "
             + (reasons.isEmpty ? "no end" : reasons.joined(separator: ", ")))
     terminal.say(
-        "\(readable(counters.window.early)) chunks came before an earlier one; at most "
-            + "\(counters.window.mostWaiting) waited on a connection")
+        "chunks that came before an earlier one: \(readable(counters.window.early)); "
+            + "in one window at most: \(counters.window.mostWaiting)")
     terminal.claim("every chunk is back in the pool", holds: isClean && counters.chunks.inUse == 0)
 }

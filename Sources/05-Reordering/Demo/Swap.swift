@@ -61,7 +61,7 @@ func showSwap(isOrdered: Bool, _ options: Stage.Options, on terminal: Terminal) 
     let isInOrder = watcher.marked == words
     if isOrdered {
         terminal.claim(
-            "\(early) chunks came before an earlier one, and waited for it",
+            "chunks that came before an earlier one, and waited for it: \(early)",
             holds: isThere && isClean && isInOrder && early > 0)
     } else {
         terminal.claim("chunks that two workers took are swapped", holds: isThere && !isInOrder)

@@ -51,7 +51,8 @@ public final class PacketCollector: Sendable {
 
     /// A collector without senders.
     ///
-    /// - Parameter delivered: Called with every packet, once and in order; for one sender by one worker at a time.
+    /// - Parameter delivered: Called with every packet, once and in order, without a lock; for one sender by one worker
+    ///   at a time.
     public init(
         capacity: Int = 256, maximumClients: Int = 1024,
         delivered: @escaping @Sendable (NumberedPacket) -> Void
@@ -126,18 +127,20 @@ private final class PacketReader: StreamHandler {
     init(_ collector: PacketCollector) { self.collector = collector }
 
     func received(_ chunk: Chunk, on connection: StreamConnection) {
-        do throws(SystemError) {
-            let expected = try rest.locked { rest throws(SystemError) -> SequenceNumber? in
-                rest.append(contentsOf: chunk.contents)
-                var (position, expected) = (0, SequenceNumber?.none)
-                while rest.count - position >= NumberedPacket.size {
-                    let packet = rest.withUnsafeBytes { NumberedPacket(.init(rebasing: $0[position...])) }
-                    expected = try collector.take(packet)
-                    position += NumberedPacket.size
+        let packets = rest.locked { rest in
+            rest.append(contentsOf: chunk.contents)
+            let whole = rest.count - rest.count % NumberedPacket.size
+            defer { rest.removeFirst(whole) }
+            return rest.withUnsafeBytes { bytes in
+                stride(from: 0, to: whole, by: NumberedPacket.size).map {
+                    NumberedPacket(.init(rebasing: bytes[$0...]))
                 }
-                rest.removeFirst(position)
-                return expected
             }
+        }
+        do throws(SystemError) {
+            // Whoever they are delivered to is called without a lock.
+            var expected: SequenceNumber?
+            for packet in packets { expected = try collector.take(packet) }
             guard let answer = expected?.value.littleEndian else { return }
             // A sender that does not listen to its answers has too many of them at some time.
             try connection.send(withUnsafeBytes(of: answer, Array.init))

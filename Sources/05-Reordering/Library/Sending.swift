@@ -50,6 +50,9 @@ extension StreamConnection {
     /// Sends back a chunk that was received, without copying it: during the handler's call, or by who keeps it. It is read
     /// into again when it has been sent and nobody else keeps it, and counts as one of the pending reads until then.
     ///
+    /// A chunk is one operation, so it goes back once at a time: who sends it again before the first send is through has
+    /// made a mistake, and it ends the connection with EALREADY.
+    ///
     /// - Throws: as the other one, but never ENOBUFS.
     public func send(_ chunk: Chunk, ticket: SendTicket? = nil) throws(SystemError) {
         precondition(chunk.connection === self && chunk.isReader, "a chunk of another connection")

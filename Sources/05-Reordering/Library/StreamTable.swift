@@ -21,10 +21,10 @@ final class StreamTable: @unchecked Sendable {
         self.options = options
         let capacity = options.chunkCapacity
         let each = options.pendingReads + options.maximumPendingSends
-        chunks = FreeList(
-            maximumFree: options.maximumFreeChunks,
-            maximumInUse: options.maximumConnections.multipliedReportingOverflow(by: each).partialValue
-        ) { Chunk(capacity: capacity) }
+        let (all, isBeyond) = options.maximumConnections.multipliedReportingOverflow(by: each)
+        chunks = FreeList(maximumFree: options.maximumFreeChunks, maximumInUse: isBeyond ? .max : all) {
+            Chunk(capacity: capacity)
+        }
         count = StreamHub.Counters(chunks: chunks.counters)
     }
 

@@ -34,7 +34,7 @@ public enum OutOfOrderReceive {
                 happened: !isThere || got != "one,two,six." || early == 0 || !isClean,
                 lines: [
                     "sent:     one,two,six.", "received: \(got)",
-                    "\(early) reads came before read 0, and waited",
+                    "reads that came before read 0, and waited: \(early)",
                 ])
         })
 }
