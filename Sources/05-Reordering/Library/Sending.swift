@@ -151,7 +151,7 @@ extension StreamConnection {
     private func place(_ chain: Chunk?, _ ticket: SendTicket?) {
         guard hub.options.ordersSends else { return postAll(chain) }
         let place = sends.insert(chain, ticket?.number ?? nextTicket)
-        precondition(place == .taken, "a ticket used twice")
+        precondition(place == .taken, "a ticket or a chunk used twice")
         if ticket == nil { nextTicket = nextTicket.next }
         while let next = sends.takeNext() { postAll(next) }
     }
