@@ -48,7 +48,7 @@ var targets: [Target] = [
     .testTarget(name: "KernelTests", dependencies: foundation + ["Stage", "CKernel"], swiftSettings: strict),
     .testTarget(name: "TimelineTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
     .testTarget(name: "StageTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
-    .testTarget(name: "BookTests", dependencies: ["Tour"], swiftSettings: strict),
+    .testTarget(name: "BookTests", dependencies: ["Tour", "Stage"], swiftSettings: strict),
     // The tour runs the demonstrations as programs of their own; as dependencies they are built along with it.
     .executableTarget(
         name: "Tour", dependencies: ["Stage"] + chapters.map { .target(name: $0.module + "Demo") },

@@ -1,4 +1,5 @@
 import Foundation
+import Stage
 import Testing
 
 /// Runs the tour as the reader does, as a program. Beside it lie made-up chapters, so that one can
@@ -119,19 +120,8 @@ import Testing
             try "#!/bin/sh\n\(body)\n".write(to: script, atomically: true, encoding: .utf8)
             try files.setAttributes([.posixPermissions: 0o755], ofItemAtPath: script.path)
         }
-        // Into files, not pipes: nobody has to read while it runs, and a process left behind holds nothing up.
-        let (output, complaint) = (folder.appendingPathComponent("1"), folder.appendingPathComponent("2"))
-        for file in [output, complaint] { _ = files.createFile(atPath: file.path, contents: nil) }
-        let process = Process()
-        process.executableURL = folder.appendingPathComponent("tour")
-        process.arguments = arguments
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = try FileHandle(forWritingTo: output)
-        process.standardError = try FileHandle(forWritingTo: complaint)
-        try process.run()
-        process.waitUntilExit()
-        return Run(
-            status: process.terminationStatus, output: try String(contentsOf: output, encoding: .utf8),
-            complaint: try String(contentsOf: complaint, encoding: .utf8))
+        let child = try Child.run(
+            folder.appendingPathComponent("tour").path, arguments, within: .seconds(60))
+        return Run(status: child.status, output: child.output, complaint: child.errors)
     }
 }
