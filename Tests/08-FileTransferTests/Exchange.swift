@@ -143,30 +143,42 @@ struct Chapter08FileTransferExchange {
 
     // I8.5
     @Test(
-        "a client takes nothing that it has not asked for, and only what it has asked for",
+        "a client takes nothing that it has not asked for, and gives nothing that it has not chosen",
         arguments: DriverKind.permitted)
     func unasked(driver: DriverKind) async throws {
         try await onAThread {
-            let server = try ScriptedServer()
             let folder = try ScratchFolder()
-            let hub = try TransferHub(Stand.options(driver))
-            let connection = try hub.connect(to: server.address)
-            let peer = try server.accept()
-            try peer.say(TransferMessage(.announce, 1, value: 5, text: "gift".utf8))
-            try require(peer.hear() == TransferMessage(.refuse, 1, .declined))
-            // It has asked for one name and gets another; and an answer to a question that it has not put.
-            let outcome = Outcome()
-            try connection.ask(for: "wanted", into: folder.path, outcome.observer)
-            let question = try peer.hear()
-            try require(question?.kind == .ask && question?.text == Array("wanted".utf8))
-            try peer.say(TransferMessage(.announce, 2, count: 77, value: 5, text: "wanted".utf8))
-            try require(peer.hear() == TransferMessage(.refuse, 2, .declined))
-            try peer.say(
-                TransferMessage(.announce, 3, count: question?.id ?? 0, value: 5, text: "other".utf8))
-            try require(peer.hear() == TransferMessage(.refuse, 3, .declined))
-            try require(outcome.wait()?.failure == .declined)
-            try require(folder.names.isEmpty)
-            try require(hub.stop())
+            let secret = try folder.make("secret", bytes: 5)
+            // Without a folder, and with one that is nobody else's.
+            var choices = Stand.options(driver, folder: folder.path)
+            choices.takesUnasked = false
+            choices.answersQuestions = false
+            for options in [Stand.options(driver), choices] {
+                let server = try ScriptedServer()
+                let hub = try TransferHub(options)
+                let connection = try hub.connect(to: server.address)
+                let peer = try server.accept()
+                try peer.say(TransferMessage(.announce, 1, value: 5, text: "gift".utf8))
+                try require(peer.hear() == TransferMessage(.refuse, 1, .declined))
+                try peer.say(TransferMessage(.ask, 9, text: "secret".utf8))
+                try require(peer.hear() == TransferMessage(.decline, 9, .declined))
+                // It has asked for one name and gets another; and an answer to a question that it has not put.
+                let outcome = Outcome()
+                try connection.ask(for: "wanted", into: folder.path, outcome.observer)
+                let question = try peer.hear()
+                try require(question?.kind == .ask && question?.text == Array("wanted".utf8))
+                try peer.say(TransferMessage(.announce, 2, count: 77, value: 5, text: "wanted".utf8))
+                try require(peer.hear() == TransferMessage(.refuse, 2, .declined))
+                try peer.say(
+                    TransferMessage(.announce, 3, count: question?.id ?? 0, value: 5, text: "other".utf8))
+                try require(peer.hear() == TransferMessage(.refuse, 3, .declined))
+                try require(outcome.wait()?.failure == .declined)
+                // What it has chosen itself is sent all the same.
+                try connection.send(file: secret)
+                try require(peer.hear()?.kind == .announce)
+                try require(folder.names == ["secret"])
+                try require(hub.stop())
+            }
         }
     }
 

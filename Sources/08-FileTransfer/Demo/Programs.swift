@@ -99,10 +99,17 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
     else {
         refuse("08-file-transfer: \(command) needs --\(isSending ? "to" : "from") ADDRESS:PORT")
     }
-    let folder = isSending ? nil : options.value(folderOption) ?? "."
-    let hub = try TransferHub(transferOptions(options, folder: folder))
+    var choices = transferOptions(options, folder: isSending ? nil : options.value(folderOption) ?? ".")
+    // What was named here goes across, and nothing else: the folder is not the server's to put files into, nor to read.
+    choices.takesUnasked = false
+    choices.answersQuestions = false
     // Connected here, so that the system's own words tell why it cannot be done.
-    let connection = try hub.adopt(try Socket.connected(to: address))
+    let socket = try Socket.connected(to: address)
+    let interrupt = Interrupt()
+    let hub = try TransferHub(choices)
+    let connection = try hub.adopt(socket)
+    // Ctrl-C ends the connection, and so the half file that has come is removed. Another one ends the program.
+    _ = try Thread("interrupt") { if interrupt.wait() { connection.close() } }
     var failures = 0
     for name in names {
         let bar = ProgressBar(isShown: !terminal.plain, columns: terminal.columns)

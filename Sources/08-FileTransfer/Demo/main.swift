@@ -32,6 +32,8 @@ let options = Stage.Options.ofThisProgram(
         ],
         maximumArguments: 10_000, pitfalls: Chapter08.pitfalls))
 let terminal = Terminal(plain: options.plain)
+// With `ulimit -f`, a file that is too long is an error like any other, and not the end of the program.
+signal(SIGXFSZ, SIG_IGN)
 
 do {
     if options.serve != nil {

@@ -18,7 +18,7 @@ public struct SafeName: Hashable, Sendable, CustomStringConvertible {
             text != ".", text != "..", !text.hasPrefix(SafeName.temporaryPrefix),
             // A slash makes a path, a backslash does on Windows, and so does the colon of a drive. What moves a
             // terminal's cursor is no name either, and a NUL ends it for the system but not for Swift.
-            bytes.allSatisfy({ $0 >= 0x20 && $0 != 0x7F && !"/\\:".utf8.contains($0) })
+            text.unicodeScalars.allSatisfy({ !$0.isControl && !"/\\:".unicodeScalars.contains($0) })
         else { return nil }
         description = text
     }
@@ -43,9 +43,14 @@ extension Collection<UInt8> {
     }
 }
 
+extension Unicode.Scalar {
+    /// Below the space, DEL, and U+0080 to U+009F: two bytes each, and a terminal may obey them all the same.
+    fileprivate var isControl: Bool { properties.generalCategory == .control }
+}
+
 /// A name for a message to people: printable, and not longer than a line.
 func readableName(_ bytes: some Collection<UInt8>) -> String {
     let text = String(decoding: bytes.prefix(60), as: UTF8.self)
-    let shown = text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7F ? "?" : String($0) }
+    let shown = text.unicodeScalars.map { $0.isControl ? "?" : String($0) }
     return shown.isEmpty ? "(no name)" : shown.joined() + (bytes.count > 60 ? "…" : "")
 }

@@ -19,8 +19,8 @@ public enum AnnouncedSizeLies {
             return Observation(
                 happened: sizes == [5_000, 100],
                 lines: [
-                    "100 bytes announced, 5,000 sent: a file of \(sizes[0]) bytes, verified",
-                    "5,000 bytes announced, 100 sent: a file of \(sizes[1]) bytes, verified",
+                    "100 bytes announced, 5,000 sent: a file of \(readable(sizes[0])) bytes, verified",
+                    "5,000 bytes announced, 100 sent: a file of \(readable(sizes[1])) bytes, verified",
                 ])
         },
         fixed: { driver in
