@@ -81,7 +81,7 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     let open = hub.connections.count
     let isClean = hub.stop()
     terminal.say(
-        "\(received.value) files received, \(sent.value) sent, \(failed.value) not; \(open) connections open at the end"
+        "files: \(received.value) received, \(sent.value) sent, \(failed.value) not; connections open at the end: \(open)"
     )
     if isRecorded {
         try options.save(
