@@ -329,6 +329,59 @@ struct Chapter08FileTransferExchange {
     }
 
     // I8.3
+    @Test(
+        "a file that is being opened when all is called off is called off, too",
+        arguments: DriverKind.permitted)
+    func calledOffWhileOpening(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let folder = try ScratchFolder()
+            let hub = try TransferHub(Stand.options(driver))
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            for _ in 0..<200 {
+                let outcome = Outcome()
+                try connection.ask(for: "a", into: folder.path, outcome.observer)
+                var question = try peer.hear()
+                while let other = question, other.kind != .ask { question = try peer.hear() }
+                try peer.say(
+                    TransferMessage(.announce, 1, count: question?.id ?? 0, value: 5, text: "a".utf8))
+                // Before, while or after it is opened: nothing says which, and it makes no difference.
+                let pause = monotonicNanoseconds() + UInt64.random(in: 0..<100_000)
+                while monotonicNanoseconds() < pause {}
+                connection.callOff()
+                try require(outcome.wait()?.failure == .aborted)
+            }
+            try require(eventually { folder.names.isEmpty })
+            try require(hub.stop())
+        }
+    }
+
+    // I8.6
+    @Test(
+        "who has asked for a file hears that it was called off while it waited",
+        arguments: DriverKind.permitted)
+    func calledOffWhileWaiting(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            try stand.folder.make("a", bytes: 5)
+            let peer = try ScriptedPeer(to: stand.address)
+            try require(eventually { stand.server.connections.count == 1 })
+            let connection = stand.server.connections[0]
+            try connection.send(file: try stand.home.make("first", bytes: 5))
+            let first = try peer.hear()
+            try peer.say(TransferMessage(.ask, 7, text: "a".utf8))
+            // The question waits behind the first file as soon as what was said after it is heard.
+            try peer.say(TransferMessage(.words, text: "now".utf8))
+            try require(eventually { stand.words.count == 1 })
+            connection.callOff()
+            try require(peer.hear() == TransferMessage(.decline, 7, .aborted))
+            try require(peer.hear() == TransferMessage(.abort, first?.id ?? 0, .aborted))
+            try require(stand.server.stop())
+        }
+    }
+
+    // I8.3
     @Test("nonsense ends the connection, and nothing behind it counts", arguments: DriverKind.permitted)
     func nonsense(driver: DriverKind) async throws {
         try await onAThread {

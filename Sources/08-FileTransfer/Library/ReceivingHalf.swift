@@ -60,12 +60,15 @@ extension TransferConnection {
     /// A file is announced: agrees, or says why not. Nothing is written before this side has agreed, and under no other
     /// name than a safe one. (I8.5)
     func consider(_ message: TransferMessage) {
-        let question = locked { _ in takeQuestion(message.count) }
+        let (question, before) = locked { _ in (takeQuestion(message.count), callOffs) }
         let observer = question?.observer ?? TransferObserver(finished: hub.events.received)
         let made = Result { () throws(TransferFailure) in try makeFile(message, question, observer) }
         locked { after in
             switch made {
-            case .success(let file) where isOver: after.append { file.discard() }
+            // Called off while it was made.
+            case .success(let file) where callOffs != before:
+                incoming = file
+                act(file.state.fail(.aborted), file, &after)
             case .success(let file):
                 incoming = file
                 tell(TransferMessage(.agree, message.id), &after)

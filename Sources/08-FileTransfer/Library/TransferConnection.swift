@@ -29,6 +29,8 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
     var questions: [Question] = []
     /// The first of them has been asked, under this number; until then an answer is waited for.
     var asked: (number: UInt32, deadline: UInt64)?
+    /// How often everything has been called off: a file that is being made meanwhile is meant, too.
+    private(set) var callOffs = 0
 
     // MARK: What belongs to the handler's calls, which come one at a time
 
@@ -188,7 +190,12 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
 
     /// Calls off everything that is under way or waits, in both directions. The connection goes on; each observer hears
     /// `aborted`. A piece that is on its way is sent to its end, and thrown away over there.
-    public func callOff() { locked { after in endTransfers(.aborted, tells: true, &after) } }
+    public func callOff() {
+        locked { after in
+            callOffs += 1
+            endTransfers(.aborted, tells: true, &after)
+        }
+    }
 
     /// Ends the connection, and with it everything that is under way.
     public func close() { locked { _ in stream }?.close() }
@@ -209,6 +216,7 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
     /// Under the lock.
     private func endTransfers(_ failure: TransferFailure, tells: Bool, _ after: inout After) {
         for file in waitingFiles {
+            if tells, file.question != 0 { tell(TransferMessage(.decline, file.question, failure), &after) }
             finish(file.observer, TransferError(failure, file.name.description), &after)
         }
         for question in questions {
