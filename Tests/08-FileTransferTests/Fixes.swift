@@ -57,7 +57,7 @@ struct Chapter08FileTransferFixes {
     func abortLeavesMode(driver: DriverKind) async throws { try await holds(AbortLeavesMode.pitfall, driver) }
 
     // I8.5
-    @Test("path-escape: sixteen names that are none are refused", arguments: DriverKind.permitted)
+    @Test("path-escape: seventeen names that are none are refused", arguments: DriverKind.permitted)
     func pathEscape(driver: DriverKind) async throws { try await holds(PathEscape.pitfall, driver) }
 
     // I8.4, I8.6

@@ -15,7 +15,7 @@ public struct SafeName: Hashable, Sendable, CustomStringConvertible {
     public init?(_ bytes: some Collection<UInt8>) {
         guard (1...SafeName.maximumLength).contains(bytes.count),
             let text = String(validating: bytes, as: UTF8.self),
-            text != ".", text != "..", !text.hasPrefix(SafeName.temporaryPrefix),
+            text != ".", text != "..", !bytes.starts(with: SafeName.temporaryPrefix.utf8),
             // A slash makes a path, a backslash does on Windows, and so does the colon of a drive. What moves a
             // terminal's cursor is no name either, and a NUL ends it for the system but not for Swift.
             text.unicodeScalars.allSatisfy({ !$0.isControl && !"/\\:".unicodeScalars.contains($0) })
