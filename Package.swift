@@ -23,7 +23,8 @@ let chapters = [
         folder: "05-Reordering", product: "05-reordering",
         uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),
     Chapter(
-        folder: "06-Framing", product: "06-framing", uses: ["CompletionPorts", "Contexts", "Reordering"]),
+        folder: "06-Framing", product: "06-framing",
+        uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering"]),
     Chapter(folder: "07-LockedMemory", product: "07-locked-memory", uses: ["CompletionPorts", "Contexts"]),
     Chapter(
         folder: "08-FileTransfer", product: "08-file-transfer",

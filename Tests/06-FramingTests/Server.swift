@@ -111,8 +111,10 @@ struct Chapter06FramingServer {
             facts.expect(heard == stream)
             // Else the system took all of it, and nothing was held back.
             facts.expect(before < stream.count)
-            // Four that read, and the answers to four that are too long for their chunk.
-            facts.expect(server.hub.counters.chunks.peak <= 4 + 4 * 5)
+            // Four that read, and the answers to four that are too long for their chunk. One more may be with the second
+            // worker: it has taken its packet, and not yet handled it, when the chunk behind it is read again.
+            let peak = server.hub.counters.chunks.peak
+            facts.expect(peak <= 4 + 4 * 5 + 1, "\(peak) chunks")
             facts.expect(server.stop())
         }
     }
@@ -235,6 +237,33 @@ struct Chapter06FramingServer {
         }
     }
 
+    // I6.4
+    @Test(
+        "After an error a client that neither closes nor sends is closed in time, and nobody else",
+        arguments: DriverKind.permitted)
+    func sweeps(driver: DriverKind) async throws {
+        try await onAThread { facts in
+            let patience = Duration.milliseconds(100)
+            let server = try FramedServer(
+                Lines(maximumLength: 100), options: .on(driver), patience: patience
+            ) { FramedEcho(tellsErrors: true) }
+            let silent = try Client(to: server.address)
+            try silent.send(Array("one\n".utf8))
+            facts.expect(try silent.receive(4).count == 4)
+            let client = try Client(to: server.address)
+            let start = ContinuousClock.now
+            try client.send([UInt8](repeating: 0x78, count: 150))
+            // It hears the last word and that no more is sent, and stays.
+            let heard = String(decoding: try client.receive(), as: UTF8.self)
+            facts.expect(heard == "error: offset 100: no end of line within 100 bytes\n")
+            facts.expect(eventually { server.hub.counters.alive == 1 })
+            facts.expect(ContinuousClock.now - start >= patience)
+            try silent.send(Array("two\n".utf8))
+            facts.expect(try silent.receive(4).count == 4)
+            facts.expect(server.stop() && server.ledger.malformed == 1)
+        }
+    }
+
     @Test(
         "An address that is taken, and frames that need too much, are refused, and nothing is left",
         arguments: DriverKind.permitted)
@@ -250,7 +279,12 @@ struct Chapter06FramingServer {
             let longLines = Result { () throws(SystemError) in
                 try FramedServer(Lines(maximumLength: .max), options: .on(driver)) { FramedEcho() }
             }
-            for result in [taken.map { _ in () }, tooLong.map { _ in () }, longLines.map { _ in () }] {
+            let impatient = Result { () throws(SystemError) in
+                try FramedServer(Lines(), options: .on(driver), patience: .zero) { FramedEcho() }
+            }
+            for result in [taken, impatient].map({ $0.map { _ in () } })
+                + [tooLong.map { _ in () }, longLines.map { _ in () }]
+            {
                 guard case .failure = result else {
                     facts.expect(false)
                     continue

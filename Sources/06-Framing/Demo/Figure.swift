@@ -45,7 +45,7 @@ final class Witness: StreamHandler, @unchecked Sendable {
     }
 }
 
-/// The counterpart of figure 1 of document 003, from a run.
+/// The counterpart of the article's first figure, from a run.
 struct Figure {
     let witness: Witness
     private static let header = 4

@@ -19,7 +19,7 @@ public protocol FrameHandler<Codec>: AnyObject, Sendable {
     /// The stream is not what it should be, or has ended within a frame. No message comes after this.
     ///
     /// Without a word from the handler the connection finishes: what is to be sent is sent, what still comes is thrown
-    /// away, up to a limit.
+    /// away, up to a limit. A server closes it after a while in any case.
     func failed(_ connection: FramedConnection<Codec>, _ error: FrameError)
     /// The other side sends no more, and its last frame is whole. Without a word from the handler the connection
     /// finishes.

@@ -22,6 +22,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// This side has closed: from any thread.
     private let isClosed = Atomic<Bool>(false)
     private let ledger: FrameLedger?
+    private let sweep: FailureSweep?
     private var answers: SplitBuffer
     private var failure: FrameError?
     private var discarded = 0
@@ -33,10 +34,16 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     /// Messages for a handler. To be given to a hub as the handler of one stream.
     ///
-    /// - Parameter ledger: Counts what is read here, together with other connections.
-    public init(_ codec: Codec, handler: any FrameHandler<Codec>, ledger: FrameLedger? = nil) {
+    /// - Parameters:
+    ///   - ledger: Counts what is read here, together with other connections.
+    ///   - sweep: Closes this one some time after an error. Without it, a client that then does nothing keeps it open.
+    public init(
+        _ codec: Codec, handler: any FrameHandler<Codec>, ledger: FrameLedger? = nil,
+        sweep: FailureSweep? = nil
+    ) {
         self.handler = handler
         self.ledger = ledger
+        self.sweep = sweep
         reader = FrameReader(codec)
         answers = SplitBuffer(limit: max(FramedConnection.standardBatch, codec.maximumFrameLength))
     }
@@ -184,6 +191,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {
         failure = error
         ledger?.add(error)
+        if let connection { sweep?.add(connection.id) }
         handler.failed(self, error)
     }
 

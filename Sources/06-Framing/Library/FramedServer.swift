@@ -44,17 +44,20 @@ public final class FramedServer<Codec: FrameCodec>: Sendable {
     public let hub: StreamHub
     /// What they have read.
     public let ledger: FrameLedger
+    private let sweep: FailureSweep
 
     /// Starts to listen and to serve.
     ///
     /// - Parameters:
     ///   - options: The hub's. A connection gets at least as many pending sends as the answers to all its pending reads
     ///     may need.
+    ///   - patience: How long a client may take, after an error, to hear of it and to close: see ``FailureSweep``.
     ///   - handler: Makes the handler of a connection. Called by any worker.
     /// - Throws: EADDRINUSE when the address is taken; EINVAL for impossible options, and for frames so long that they
-    ///   need too many chunks.
+    ///   need too many chunks; EAGAIN when the system allows no more threads.
     public init(
         _ codec: Codec, on address: Address = .loopback(), options: StreamHub.Options = StreamHub.Options(),
+        patience: Duration = .seconds(10),
         handler: @escaping @Sendable () -> any FrameHandler<Codec>
     ) throws(SystemError) {
         var options = options
@@ -68,11 +71,16 @@ public final class FramedServer<Codec: FrameCodec>: Sendable {
         let ledger = FrameLedger()
         self.hub = hub
         self.ledger = ledger
+        var started: FailureSweep?
         do throws(SystemError) {
+            let sweep = try FailureSweep(hub, patience: patience)
+            started = sweep
+            self.sweep = sweep
             self.address = try hub.listen(on: address) { _ in
-                FramedConnection(codec, handler: handler(), ledger: ledger)
+                FramedConnection(codec, handler: handler(), ledger: ledger, sweep: sweep)
             }
         } catch {
+            started?.stop()
             hub.stop()
             throw error
         }
@@ -82,7 +90,10 @@ public final class FramedServer<Codec: FrameCodec>: Sendable {
     ///
     /// - Returns: Whether everything is back.
     @discardableResult
-    public func stop() -> Bool { hub.stop() }
+    public func stop() -> Bool {
+        sweep.stop()
+        return hub.stop()
+    }
 }
 
 /// Gives every message back: the stage's handler.

@@ -33,7 +33,7 @@ public struct LengthPrefixed: FrameCodec, Hashable {
         self.maximumLength = min(maximumLength, tellable)
     }
 
-    /// The frames of document 003: four bytes in the order of a PC's memory, not counting themselves; with them, a
+    /// The frames of the article that chapter 05 speaks of: four bytes in the order of a PC's memory, not counting themselves; with them, a
     /// package has up to 8,192.
     public static let article = LengthPrefixed(.four, .littleEndian, maximumLength: 8188)
 

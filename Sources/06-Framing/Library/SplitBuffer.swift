@@ -4,7 +4,7 @@
 /// the number that somebody has announced. (I6.3) One thread at a time; it has one owner, and the compiler sees to
 /// that.
 ///
-/// Counterpart in document 003: `CIOCPBuffer` with `AddData`, `AddAndFlush` and `SplitBuffer`.
+/// Counterpart in the article: `CIOCPBuffer` with `AddData`, `AddAndFlush` and `SplitBuffer`.
 public struct SplitBuffer: ~Copyable {
     /// The most bytes that it holds.
     public let limit: Int

@@ -79,7 +79,7 @@ func play(
     guard hub.stop(), isOver else { throw SystemError(ETIMEDOUT, attempted: "end a connection") }
 }
 
-/// A frame of document 003: four bytes, the least significant first, then the message.
+/// A frame of the article: four bytes, the least significant first, then the message.
 func frame(_ text: String) -> [UInt8] { frame(Array(text.utf8)) }
 func frame(_ message: [UInt8]) -> [UInt8] { frame(length: message.count) + message }
 
