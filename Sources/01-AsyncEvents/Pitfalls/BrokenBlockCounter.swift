@@ -1,7 +1,7 @@
 import AsyncEvents
 import Kernel
 
-/// Reads a file with four requests in flight, as the example of document 004 does it: each completed request counts
+/// Reads a file with four requests in flight, as a published example does it: each completed request counts
 /// for a whole block, and each asks for a whole block, wherever the file ends.
 struct BrokenBlockCounter {
     let file: File

@@ -38,7 +38,7 @@ enum WaitIndexOffByOne {
     }
 }
 
-/// A wait that answers with a number, and the check of document 004: `<= WAIT_OBJECT_0 + 4` for four events.
+/// A wait that answers with a number, and the check of a published example: `<= WAIT_OBJECT_0 + 4` for four events.
 ///
 /// The number of events is a number like the others. `MsgWaitForMultipleObjects` returns it for a message that has
 /// come; this one returns it for a call that has run.
