@@ -349,7 +349,7 @@ struct Chance {
                         closed.add()
                     }
                 }
-                #expect(eventually { port.workers.waiting == index + 1 && worker.isAsleep })
+                #expect(eventually { port.workers.waiting == index + 1 && worker.isFastAsleep })
             }
             try port.post()
             port.close()

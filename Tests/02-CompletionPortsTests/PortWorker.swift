@@ -39,7 +39,7 @@ final class PortWorker: @unchecked Sendable {
 
     /// Whether it waits soon, one of `number`.
     func isWaiting(at port: CompletionPort, as number: Int) -> Bool {
-        eventually { port.workers.waiting == number && worker.isAsleep }
+        eventually { port.workers.waiting == number && worker.isFastAsleep }
     }
 }
 

@@ -59,7 +59,7 @@ import Testing
                     let left = count - order.count
                     _ = eventually {
                         port.workers.waiting == left
-                            && workers.count { $0.worker.isAsleep } == left
+                            && workers.count { $0.worker.isFastAsleep } == left
                     }
                 }
                 #expect(order == Array((0..<count).reversed()), "\(count) workers, posted: \(isPosted)")
@@ -85,7 +85,7 @@ import Testing
             }
         }
         let allWait = {
-            eventually { port.workers.waiting == 4 && workers.allSatisfy { $0.isAsleep } }
+            eventually { port.workers.waiting == 4 && workers.allSatisfy { $0.isFastAsleep } }
         }
         for round in 1...30 {
             #expect(allWait())

@@ -69,7 +69,7 @@ enum BlockedWorkerStallsPort {
             // A runs again, and the port has seen it.
             _ = eventually { running() == 2 }
             b.begin { _ = take() }
-            _ = eventually { waiting() == 1 && b.isAsleep }
+            _ = eventually { waiting() == 1 && b.isFastAsleep }
             post(3)
             isLimited = !b.finish(within: .milliseconds(50))
             stop.open()

@@ -43,7 +43,7 @@ enum FIFOWakeGoesCold {
         func say(_ line: String) { lines.append("\(lines.count + 1). \(line)") }
         func ask(_ worker: SteppedWorker, as number: Int) {
             worker.begin(take)
-            _ = eventually { waiting() == number && worker.isAsleep }
+            _ = eventually { waiting() == number && worker.isFastAsleep }
         }
         func waitingNames() -> String {
             workers.filter { $0.isAsleep }.map(\.name).joined(separator: " and ")

@@ -91,7 +91,7 @@ enum LeaderLeavesNobody {
                 take(way == .timedOut && index == 0 ? .milliseconds(200) : nil)
                 if left.add() == 1 { stayAway(gate) }
             }
-            _ = eventually { waiting() == index + 1 && worker.isAsleep }
+            _ = eventually { waiting() == index + 1 && worker.isFastAsleep }
         }
         switch way {
         case .timedOut: break

@@ -1,3 +1,5 @@
+import CKernel
+import Glibc
 import Kernel
 import Stage
 
@@ -48,6 +50,31 @@ public final class SteppedWorker: @unchecked Sendable {
     public var isAsleep: Bool {
         let asked = monitor.locked { isBusy && step == nil ? id : 0 }
         return asked != 0 && Kernel.Thread.state(of: asked) == .blocked && !isDone
+    }
+
+    /// Whether it waits for something that does not come soon: it has not run between two looks. A short wait, for a
+    /// lock or a page, is not meant.
+    public var isFastAsleep: Bool {
+        let before = SteppedWorker.timesRun(monitor.locked { id })
+        guard isAsleep else { return false }
+        usleep(SteppedWorker.betweenLooks)
+        return isAsleep && SteppedWorker.timesRun(monitor.locked { id }) == before
+    }
+
+    /// Microseconds between two looks. Under a sanitizer a thread may be held up for longer.
+    private static let betweenLooks: UInt32 = {
+        let isChecked = ["__asan_init", "__tsan_init"].contains { (name: String) in dlsym(nil, name) != nil }
+        return isChecked ? 5_000 : 500
+    }()
+
+    /// How long and how often the system has let a thread run.
+    private static func timesRun(_ thread: Int32) -> [UInt8] {
+        let file = ck_open("/proc/self/task/\(thread)/schedstat", O_RDONLY | O_CLOEXEC, 0)
+        guard file >= 0 else { return [] }
+        defer { close(file) }
+        var buffer = [UInt8](repeating: 0, count: 128)
+        let count = read(file, &buffer, buffer.count)
+        return Array(buffer.prefix(max(0, count)))
     }
 
     /// Ends the thread, and waits for it. The last step has to be over, or to come to its end.
