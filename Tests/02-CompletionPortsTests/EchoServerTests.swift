@@ -410,10 +410,6 @@ private func takeAllDescriptors() -> [Int32] {
     }
 }
 
-/// Whether one of the sanitizers is in this program.
-private let isSanitized = ["__asan_init", "__tsan_init"].contains { (name: String) in dlsym(nil, name) != nil
-}
-
 /// A client that is nothing but a descriptor: what is counted is the server's.
 private struct RawClient {
     static let size = MemoryLayout<RawClient>.stride

@@ -7,11 +7,6 @@ import Testing
 
 /// Loads whose traces are counted. Each is to be run in a process of its own.
 enum ManyClients {
-    /// A sanitizer keeps memory of its own, and takes its time.
-    private static let isSanitized = ["__asan_init", "__tsan_init"].contains { (name: String) in
-        dlsym(nil, name) != nil
-    }
-
     static func run(_ driver: DriverKind) throws {
         Resources.raiseDescriptorLimit()
         var options = PrepostedServer.Options()

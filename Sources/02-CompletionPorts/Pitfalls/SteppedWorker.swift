@@ -62,10 +62,7 @@ public final class SteppedWorker: @unchecked Sendable {
     }
 
     /// Microseconds between two looks. Under a sanitizer a thread may be held up for longer.
-    private static let betweenLooks: UInt32 = {
-        let isChecked = ["__asan_init", "__tsan_init"].contains { (name: String) in dlsym(nil, name) != nil }
-        return isChecked ? 5_000 : 500
-    }()
+    private static let betweenLooks: UInt32 = isSanitized ? 5_000 : 500
 
     /// How long and how often the system has let a thread run.
     private static func timesRun(_ thread: Int32) -> [UInt8] {

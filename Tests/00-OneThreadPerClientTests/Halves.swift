@@ -4,21 +4,6 @@ import OneThreadPerClientPitfalls
 import Stage
 import Testing
 
-/// The body of a test that blocks, on a thread of its own and for a bounded time: the test pool has two threads only.
-func onAThread<Result: Sendable>(
-    _ body: @escaping @Sendable () throws -> Result
-) async throws -> Result {
-    try await withCheckedThrowingContinuation { continuation in
-        _ = startThread("test") {
-            let outcome = boundedResult(.seconds(60)) { Swift.Result { try body() } }
-            continuation.resume(with: outcome ?? .failure(Hangs()))
-        }
-    }
-}
-
-/// The body did not end in time.
-struct Hangs: Error {}
-
 /// A pitfall of this chapter, by its name.
 func pitfall(_ slug: String) throws -> Pitfall {
     try #require(Chapter00.pitfalls.first { $0.slug == slug })

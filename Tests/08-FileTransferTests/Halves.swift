@@ -4,21 +4,6 @@ import Kernel
 import Stage
 import Testing
 
-/// The body of a test that blocks, on a thread of its own and for a bounded time: the test pool has two threads only.
-func onAThread<Result: Sendable>(
-    _ body: @escaping @Sendable () throws -> Result
-) async throws -> Result {
-    try await withCheckedThrowingContinuation { continuation in
-        _ = startThread("test") {
-            let outcome = boundedResult(.seconds(60)) { Swift.Result { try body() } }
-            continuation.resume(with: outcome ?? .failure(Hangs()))
-        }
-    }
-}
-
-/// The body did not end in time.
-struct Hangs: Error {}
-
 /// Something that was to hold did not. Thrown rather than noted: a thread of its own belongs to no test.
 struct Unmet: Error, CustomStringConvertible {
     let description: String
