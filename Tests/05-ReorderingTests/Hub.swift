@@ -197,6 +197,32 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.6
+    @Test("chunks that go back behind an open ticket find an end of room", arguments: DriverKind.permitted)
+    func sentBehindATicket(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 2)
+            let room = 64 + 2
+            let refused = Counter()
+            let sink = Scripted { chunk, connection in
+                _ = try connection.takeTicket()
+                do {
+                    for _ in 0...room { try connection.send(chunk) }
+                } catch let error as SystemError where error.code == ENOBUFS {
+                    refused.add()
+                }
+                connection.close()
+            }
+            try hub.adopt(pair.server, handler: sink)
+            try pair.client.say("one")
+            #expect(eventually { sink.events.last?.hasPrefix("closed") == true })
+            #expect(refused.value == 1)
+            #expect(hub.stop())
+            #expect(hub.counters.chunks.inUse == 0)
+        }
+    }
+
     // I5.2
     @Test("what was sent before a reset is received, and then the reset", arguments: DriverKind.permitted)
     func failureInTurn(driver: DriverKind) async throws {

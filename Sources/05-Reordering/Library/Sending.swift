@@ -53,7 +53,7 @@ extension StreamConnection {
     /// A chunk is one operation, so it goes back once at a time: who sends it again before the first send is through has
     /// made a mistake, and it ends the connection with EALREADY.
     ///
-    /// - Throws: as the other one, but never ENOBUFS.
+    /// - Throws: as the other one, but ENOBUFS only when it is sent again and again behind an open ticket.
     public func send(_ chunk: Chunk, ticket: SendTicket? = nil) throws(SystemError) {
         precondition(chunk.connection === self && chunk.isReader, "a chunk of another connection")
         chunk.keep()
@@ -122,10 +122,15 @@ extension StreamConnection {
         let code: Int32? =
             if reason != nil { EBADF } else if !isOpen { ENOTCONN } else if isFinishing && !hasTicket {
                 ESHUTDOWN
-            } else if pendingSends + count > hub.options.maximumPendingSends {
+            } else if pendingSends + count > hub.options.maximumPendingSends || !hasTicket && isFull {
                 ENOBUFS
             } else { nil }
         if let code { throw SystemError(code, attempted: "send on \(id)") }
+    }
+
+    /// Under the lock: chunks that go back are not counted above, but behind an open ticket they need places, too.
+    private var isFull: Bool {
+        hub.options.ordersSends && sends.expected.distance(to: nextTicket) >= sends.capacity
     }
 
     // MARK: The queue
