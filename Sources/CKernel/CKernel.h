@@ -44,6 +44,11 @@ static inline int ck_epoll_wait(int epoll, struct epoll_event *events, int capac
 
 static inline int ck_dup3(int from, int to, int flags) { return (int)syscall(SYS_dup3, from, to, flags); }
 
+// Reads what the system has in its memory, and fails with EAGAIN where it would have to wait for the disk.
+static inline ssize_t ck_read_from_memory(int descriptor, void *buffer, size_t count, int64_t offset) {
+    struct iovec part = {buffer, count};
+    return preadv2(descriptor, &part, 1, offset, RWF_NOWAIT);
+}
 static inline int ck_fallocate(int descriptor, int mode, int64_t offset, int64_t length) {
     return (int)syscall(SYS_fallocate, descriptor, mode, offset, length);
 }

@@ -144,9 +144,7 @@ public class Driver: @unchecked Sendable {
     ) -> Int32 {
         Recorder.mark(.pending, operation.identity)
         if state.pointee.kind == .file {
-            state.unlock()
-            if !carry(operation, state, lane) { helpers.run(operation, self) }
-            return 0
+            return beginFile(operation, state, lane, &completed)
         }
         guard !lane.pointee.busy, lane.pointee.ready || startsBlindly else {
             state.unlock()
@@ -162,6 +160,25 @@ public class Driver: @unchecked Sendable {
         return head._withUnsafeGuaranteedRef {
             drive($0, state, lane, descriptor, refusable: $0 === operation, &completed)
         }
+    }
+
+    /// The same for a file. What would have to wait for the disk goes to a helper. A ring takes everything, and its kernel
+    /// has the same three ways inside.
+    private final func beginFile(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
+    ) -> Int32 {
+        let isBehindAnother = lane.pointee.busy
+        if operation.operation == .write, !startsBlindly { lane.pointee.busy = true }
+        let descriptor = state.pointee.descriptor
+        state.unlock()
+        // The helper that is writing this file comes to this write, too.
+        if isBehindAnother || carry(operation, state, lane) { return 0 }
+        if operation.operation == .read, let outcome = operation.attemptReadFromMemory(descriptor) {
+            driveFile(operation, state, outcome: outcome, &completed)
+        } else {
+            helpers.run(operation, self)
+        }
+        return 0
     }
 
     /// Carries out the operations of a lane, one after the other, as far as they go. The caller has set `busy`;
@@ -272,12 +289,26 @@ public class Driver: @unchecked Sendable {
         return next
     }
 
-    /// The same for a file, where no operation waits for another.
+    /// The same for a file. Reads do not wait for one another. Writes that a helper carries out do: the system lets one
+    /// write into a file at a time, and a second helper would only stand in line there.
     final func driveFile(
-        _ operation: Overlapped, _ state: StatePointer, outcome known: Attempt? = nil,
+        _ first: Overlapped, _ state: StatePointer, outcome known: Attempt? = nil,
         _ completed: inout CompletionList
     ) {
-        let lane = state.lane(.inward)
+        let lane = state.lane(first.operation == .write ? .outward : .inward)
+        var known = known
+        var head: Unmanaged? = Unmanaged.passUnretained(first)
+        while let operation = head {
+            head = operation._withUnsafeGuaranteedRef { stepFile($0, state, lane, known.take(), &completed) }
+            if head != nil { completed.deliver() }
+        }
+    }
+
+    /// One operation of a file. Returns the write that is to be carried out next.
+    private final func stepFile(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ known: Attempt?,
+        _ completed: inout CompletionList
+    ) -> Unmanaged<Overlapped>? {
         var known = known
         while true {
             state.lock()
@@ -292,12 +323,15 @@ public class Driver: @unchecked Sendable {
             case .more, .again, nil:
                 operation.ring = nil
                 state.unlock()
-                if known != nil, carry(operation, state, lane) { return }
+                if known != nil, carry(operation, state, lane) { return nil }
                 known = operation.attempt(descriptor)
                 continue
             }
+            let next = lane.pointee.busy ? lane.pointee.pending.head : nil
+            lane.pointee.busy = next != nil
             state.closeIfWanted()
-            return state.unlock()
+            state.unlock()
+            return next
         }
     }
 

@@ -246,11 +246,13 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     /// not count: there the kernel holds the descriptor itself.
     private var isInCall: Bool {
         if pointee.borrowers > 0 { return true }
-        var cursor = lane(.inward).pointee.pending.head
         if pointee.kind == .file {
-            while let operation = cursor?._withUnsafeGuaranteedRef({ $0 }) {
-                if operation.ring == nil { return true }
-                cursor = operation.next
+            for direction in [Direction.inward, .outward] {
+                var cursor = lane(direction).pointee.pending.head
+                while let operation = cursor?._withUnsafeGuaranteedRef({ $0 }) {
+                    if operation.ring == nil { return true }
+                    cursor = operation.next
+                }
             }
             return false
         }

@@ -5,6 +5,8 @@ extension File {
     /// Posts a read at `operation.offset`. Completes with as many bytes as the file has there, up to the buffer's
     /// size; a read that begins at or after the end of the file fails with `SystemError.endOfFile`.
     ///
+    /// What the system has in its memory may be read before this returns. The completion comes the same way all the same.
+    ///
     /// - Parameter buffer: The driver's until the completion.
     /// - Throws: EBADF when the file is closed, EINVAL when the offset is negative, EALREADY when the operation is
     ///   pending.
@@ -28,7 +30,7 @@ extension File {
     /// Win32 counterpart: `WriteFile` on a handle opened with `FILE_FLAG_OVERLAPPED`.
     public func write(_ operation: Overlapped, from buffer: UnsafeRawBufferPointer) throws(SystemError) {
         let isValid = operation.offset >= 0
-        try post(operation, .write, .inward, UnsafeMutableRawBufferPointer(mutating: buffer)) {
+        try post(operation, .write, .outward, UnsafeMutableRawBufferPointer(mutating: buffer)) {
             _ throws(SystemError) in
             guard isValid else { throw SystemError(EINVAL, attempted: "write before the start of a file") }
         }
@@ -39,6 +41,14 @@ extension Overlapped {
     final func attemptRead(_ descriptor: Int32) -> Attempt {
         let count = pread(descriptor, buffer.baseAddress, buffer.count, Int(offset))
         return count < 0 ? .failure(errno) : finishedRead(count)
+    }
+
+    /// The read, if the system has all of it in its memory: then it takes no longer than a copy. Nil: nothing is known,
+    /// and the read may have to wait for the disk.
+    final func attemptReadFromMemory(_ descriptor: Int32) -> Attempt? {
+        guard buffer.count > 0 else { return nil }
+        let count = ck_read_from_memory(descriptor, buffer.baseAddress, buffer.count, offset)
+        return count == buffer.count ? .done(bytes: count, drained: false) : nil
     }
 
     final func prepareRead(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {

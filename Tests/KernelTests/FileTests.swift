@@ -109,6 +109,70 @@ extension KernelSuite {
             }
         }
 
+        // Not every file system can tell: one that lies in memory altogether, for instance, does not.
+        private static let tells = {
+            guard let scratch = try? Scratch([1]), let file = try? File(scratch.path) else { return false }
+            var byte: UInt8 = 0
+            return ck_read_from_memory(file.descriptor, &byte, 1, 0) == 1
+        }()
+
+        @Test(
+            "over epoll, what is in the system's memory is read when the post returns, and its packet comes",
+            .enabled(if: tells, "this file system does not tell what is in memory"))
+        func readFromMemory() throws {
+            try withCollector(.epoll) { collector in
+                let file = try open(collector, Scratch(pattern(100)))
+                let read = Buffer(60)
+                try file.read(read, into: read.area)
+                #expect(!read.isPending && read.bytes == 60)
+                #expect(try #require(collector.next()).bytes == 60)
+                // Across the end it is a helper's, who knows why it is short.
+                read.offset = 50
+                try file.read(read, into: read.area)
+                #expect(try #require(collector.next()).bytes == 50)
+                #expect(collector.isSilent())
+            }
+        }
+
+        @Test("over epoll, one helper carries out the writes of a file, one after the other")
+        func writesInTurn() throws {
+            try withCollector(.epoll) { collector in
+                let file = try open(collector, Scratch(), .writing)
+                // All to the same place: the last that was carried out is what remains.
+                let writes = (0..<200).map { number in
+                    let write = Buffer(256 << 10)
+                    write.area.initializeMemory(as: UInt8.self, repeating: UInt8(number))
+                    return write
+                }
+                for write in writes { try file.write(write, from: write.content) }
+                let packets = collector.next(writes.count)
+                #expect(packets.allSatisfy { $0.code == 0 && $0.bytes == 256 << 10 })
+                let isInOrder = packets.map { $0.operation.identity } == writes.map(\.identity)
+                #expect(isInOrder)
+                let read = Buffer(1)
+                try file.read(read, into: read.area)
+                #expect(try #require(collector.next()).bytes == 1 && read.area[0] == 199)
+            }
+        }
+
+        @Test(
+            "a file that is closed with writes waiting: each comes back once", arguments: DriverKind.permitted
+        )
+        func closedWithWritesWaiting(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let file = try open(collector, Scratch(), .writing)
+                let writes = (0..<100).map { _ in Buffer(256 << 10) }
+                for write in writes { try file.write(write, from: write.content) }
+                file.close()
+                let packets = collector.next(writes.count)
+                #expect(
+                    packets.count == writes.count && Set(packets.map { $0.operation.identity }).count == 100)
+                #expect(packets.allSatisfy { $0.code == 0 || $0.code == ECANCELED })
+                #expect(file.descriptor == -1)
+                #expect(collector.isSilent())
+            }
+        }
+
         @Test(
             "a write without rights, and a handle that is closed, with an error each",
             arguments: DriverKind.permitted)

@@ -74,7 +74,7 @@ final class SumRead: HubTask, Pooled, @unchecked Sendable {
     var link = PoolLink()
     /// With the stream, so that a hub that stops waits for this read, too.
     private var target: (file: OutgoingFile, connection: TransferConnection, stream: StreamConnection)?
-    private static let capacity = 256 << 10
+    private static let capacity = 512 << 10
     private let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 4096)
 
     deinit { memory.deallocate() }

@@ -47,10 +47,10 @@ public struct TransferOptions: Sendable {
     public init(folder: String? = nil) {
         self.folder = folder
         streams = StreamHub.Options()
-        // Large chunks, and enough of them: those that are being written count as pending reads.
-        streams.chunkCapacity = 128 << 10
-        streams.pendingReads = 8
-        streams.maximumFreeChunks = 64
+        // Large chunks: each is handed to a helper and back. Several: those that are being written count as pending reads.
+        streams.chunkCapacity = 512 << 10
+        streams.pendingReads = 4
+        streams.maximumFreeChunks = 32
         streams.maximumConnections = 1_000
     }
 

@@ -193,8 +193,9 @@ private final class HeldHelpers {
             let read = Overlapped()
             read.event = Held(gate, arrived)
             read.suppressesPacket = true
+            // Across the end of the file: what lies in memory whole, whoever posts reads himself.
             try file.read(
-                read, into: UnsafeMutableRawBufferPointer(rebasing: memory[(index * 8)..<(index * 8 + 1)]))
+                read, into: UnsafeMutableRawBufferPointer(rebasing: memory[(index * 8)..<(index * 8 + 8)]))
             reads.append(read)
         }
         // As many as there are threads; those beyond wait in front of everything that comes now.
