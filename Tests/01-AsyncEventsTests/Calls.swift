@@ -144,7 +144,8 @@ struct Chapter01AsyncEventsCalls {
     func neverInside(kind: String) async {
         await #expect(processExitsWith: .success) { [kind] in
             setenv("PORT_DRIVER", kind, 1)
-            let (client, server) = try Stand.connection()
+            let pair = try Pair()
+            let (client, server) = (pair.client, pair.server)
             let memory = Memory(4)
             let journal = Journal()
             for round in 0..<100 {
@@ -234,7 +235,8 @@ struct Chapter01AsyncEventsCalls {
 
     @Test("a call for a thread that has ended is refused; what completes for it later is let go")
     func endedThread() throws {
-        let (client, server) = try Stand.connection()
+        let pair = try Pair()
+        let (client, server) = (pair.client, pair.server)
         let box = QueueBox()
         let memory = Memory(4)
         weak var late: RoutineRequest?

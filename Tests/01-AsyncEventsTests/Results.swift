@@ -62,7 +62,8 @@ struct Chapter01AsyncEventsResults {
         arguments: DriverKind.permitted)
     func eventAndPacket(kind: DriverKind) throws {
         let target = CountingTarget(try Driver.make(kind))
-        let (client, server) = try Stand.connection()
+        let pair = try Pair()
+        let (client, server) = (pair.client, pair.server)
         try server.associate(with: target, key: 7, driver: target.driver)
         let memory = Memory(4)
         for isSuppressed in [false, true] {

@@ -52,7 +52,7 @@ struct Chapter05ReorderingHub {
                     connection.finish()
                 })
             try pair.client.say("chunk")
-            #expect(text(try pair.client.hear(100)) == "a longer one than a chunk, head+filechunkthe")
+            #expect(text(try pair.client.hearBytes(100)) == "a longer one than a chunk, head+filechunkthe")
             // This side has finished; the connection is still there for what the other side says.
             #expect(connection.closeReason == nil)
             pair.client.close()
@@ -83,10 +83,10 @@ struct Chapter05ReorderingHub {
             #expect(throws: SystemError(ESHUTDOWN, attempted: "")) { try connection.takeTicket() }
             #expect(throws: SystemError(ESHUTDOWN, attempted: "")) { try connection.send([0]) }
             connection.skip(first)
-            #expect(text(try pair.client.hear(2)) == "23")
+            #expect(text(try pair.client.hearBytes(2)) == "23")
             // Who has a ticket may still send after `finish`, and the end comes behind it.
             try connection.send(Array("4".utf8), ticket: third)
-            #expect(text(try pair.client.hear(5)) == "4")
+            #expect(text(try pair.client.hearBytes(5)) == "4")
             #expect(hub.stop())
         }
     }
@@ -100,7 +100,7 @@ struct Chapter05ReorderingHub {
             let connection = try hub.adopt(pair.server, handler: handler)
             for token in 1...5 { try connection.send(Array("some more".utf8), token: token) }
             #expect(eventually { handler.tokens == [1, 2, 3, 4, 5] })
-            #expect(try pair.client.hear(45).count == 45)
+            #expect(try pair.client.hearBytes(45).count == 45)
             #expect(hub.stop())
         }
     }
@@ -125,7 +125,7 @@ struct Chapter05ReorderingHub {
                 try connection.send([UInt8](repeating: 1, count: 5 * 65_536))
             }
             // When the client reads, it goes on.
-            _ = try pair.client.hear(4 * 65_536)
+            _ = try pair.client.hearBytes(4 * 65_536)
             #expect(eventually { (try? connection.send([1])) != nil })
             pair.client.close()
             #expect(hub.stop())
@@ -336,7 +336,7 @@ struct Chapter05ReorderingHub {
             #expect(eventually { hub.counters.refused == 1 && hub.counters.opened == 2 })
             var echoes = 0
             for client in clients where (try? client.say("hello")) != nil {
-                if let heard = try? client.hear(5), text(heard) == "hello" { echoes += 1 }
+                if let heard = try? client.hearBytes(5), text(heard) == "hello" { echoes += 1 }
             }
             #expect(echoes == 2)
             #expect(hub.stop())
@@ -350,7 +350,7 @@ struct Chapter05ReorderingHub {
             let pair = try Pair()
             try hub.adopt(pair.server, handler: Echo())
             try pair.client.say("hello")
-            #expect(text(try pair.client.hear(5)) == "hello")
+            #expect(text(try pair.client.hearBytes(5)) == "hello")
             #expect(hub.stop())
         }
     }
@@ -411,7 +411,7 @@ struct Chapter05ReorderingHub {
             var expected: UInt32 = 0
             let hasCome = eventually {
                 for lane in lanes {
-                    while let answer = try? lane.hear(4, within: .zero), answer.count == 4 {
+                    while let answer = try? lane.hearBytes(4, within: .zero), answer.count == 4 {
                         let number = answer.withUnsafeBytes {
                             UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self))
                         }
@@ -442,14 +442,14 @@ struct Chapter05ReorderingHub {
             }
             let first = try Socket.connected(to: address)
             try first.say(packet(9, 3))
-            #expect(try first.hear(4) == [0, 0, 0, 0])
+            #expect(try first.hearBytes(4) == [0, 0, 0, 0])
             #expect(collector.counters == (1, 1))
             let ahead = try Socket.connected(to: address)
             try ahead.say(packet(9, 4))
-            #expect(try ahead.hear(1).isEmpty)
+            #expect(try ahead.hearBytes(1).isEmpty)
             let other = try Socket.connected(to: address)
             try other.say(packet(8, 0))
-            #expect(try other.hear(1).isEmpty)
+            #expect(try other.hearBytes(1).isEmpty)
             // Nothing of that disturbs those who keep to the limits.
             try first.say(packet(9, 1) + packet(9, 0) + packet(9, 2))
             #expect(eventually { got.locked { $0 } == [0, 1, 2, 3] })

@@ -11,7 +11,8 @@ enum SharedOverlapped {
         broken: { _ in try broken() }, fixed: { try fixed($0) })
 
     static func broken() throws -> Observation {
-        let (client, server) = try Stand.connection()
+        let pair = try Pair()
+        let (client, server) = (pair.client, pair.server)
         try server.setBlocking(true)
         let device = try BrokenDevice()
         let shared = BrokenOverlapped()

@@ -62,32 +62,9 @@ public final class Stand: CompletionTarget, @unchecked Sendable {
 
     /// Two ends of a connection over the loopback: one that only makes plain calls, and one of this stand.
     public func connection() throws(SystemError) -> (plain: Socket, posted: Socket) {
-        let (plain, posted) = try Stand.connection()
-        try adopt(posted)
-        return (plain, posted)
-    }
-
-    /// Two ends of a connection over the loopback.
-    public static func connection() throws(SystemError) -> (plain: Socket, posted: Socket) {
-        let listener = try Socket.listener(on: .loopback())
-        try listener.setBlocking(true)
-        let plain = try Socket.connected(to: try listener.localAddress)
-        guard let posted = try listener.acceptNow() else {
-            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
-        }
-        return (plain, posted)
-    }
-}
-
-extension Socket {
-    /// Sends a few bytes with a plain call.
-    public func say(_ text: String) throws(SystemError) {
-        let bytes = Memory(text.utf8.count)
-        bytes.bytes.copyBytes(from: text.utf8)
-        let sent = try sendNow(UnsafeRawBufferPointer(bytes.bytes))
-        if sent != bytes.bytes.count {
-            throw SystemError(EAGAIN, attempted: "send \(bytes.bytes.count) bytes at once")
-        }
+        let pair = try Pair()
+        try adopt(pair.server)
+        return (pair.client, pair.server)
     }
 }
 

@@ -1,77 +1,7 @@
-import CKernel
 import CompletionPorts
 import Glibc
 import Kernel
 import Stage
-
-/// Both ends of a TCP connection on the loopback. Neither blocks.
-public struct Pair: Sendable {
-    /// The end that a port looks after.
-    public let server: Socket
-    /// The other side.
-    public let client: Socket
-
-    /// Connects them, over IPv4 or IPv6.
-    public init(_ address: Address = .loopback()) throws(SystemError) {
-        let listener = try Socket.listener(on: address)
-        client = try Socket.connected(to: try listener.localAddress)
-        try listener.setBlocking(true)
-        guard let accepted = try listener.acceptNow() else {
-            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
-        }
-        server = accepted
-        listener.close()
-        try client.setNoDelay()
-        try server.setNoDelay()
-    }
-
-    /// So many connections.
-    public static func several(_ count: Int) throws(SystemError) -> [Pair] {
-        var pairs: [Pair] = []
-        for _ in 0..<count { pairs.append(try Pair()) }
-        return pairs
-    }
-}
-
-extension Socket {
-    /// Sends a short text with a plain call. It fits into an empty socket buffer.
-    public func say(_ text: String) throws(SystemError) {
-        let bytes = Array(text.utf8)
-        var sent: Int?
-        var error: SystemError?
-        bytes.withUnsafeBytes { memory in
-            do throws(SystemError) { sent = try sendNow(memory) } catch let failure { error = failure }
-        }
-        if let error { throw error }
-        guard sent == bytes.count else { throw SystemError(EAGAIN, attempted: "say \(bytes.count) bytes") }
-    }
-
-    /// Takes up to `count` bytes with plain calls: fewer only at the end of the stream or when the time is over.
-    public func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> String {
-        let deadline = Deadline.after(patience)
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, count), alignment: 1)
-        defer { memory.deallocate() }
-        var heard = 0
-        while heard < count {
-            let rest = UnsafeMutableRawBufferPointer(rebasing: memory[heard..<count])
-            if let more = try receiveNow(into: rest) {
-                if more == 0 { break }
-                heard += more
-                continue
-            }
-            var wish = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            let left = Int32(clamping: deadline.remaining / 1_000_000)
-            if poll(&wish, 1, left) == 0, deadline.hasPassed || left == 0 { break }
-        }
-        return String(decoding: memory[..<heard], as: UTF8.self)
-    }
-
-    /// Ends the connection with a reset.
-    public func abort() throws(SystemError) {
-        try setAbortiveClose()
-        close()
-    }
-}
 
 /// An operation with a buffer of its own, which lives as long as the operation.
 public final class Request: Overlapped, @unchecked Sendable {

@@ -24,27 +24,11 @@ public final class Caller: Sendable {
     }
 
     /// Sends a short text.
-    public func say(_ text: String) throws(SystemError) {
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: text.utf8.count, alignment: 1)
-        defer { memory.deallocate() }
-        memory.copyBytes(from: text.utf8)
-        let sent = try socket.sendNow(.init(memory))
-        guard sent == memory.count else { throw SystemError(EAGAIN, attempted: "say \(memory.count) bytes") }
-    }
+    public func say(_ text: String) throws(SystemError) { try socket.say(text) }
 
     /// Takes up to `count` bytes: fewer only at the end of the stream, or when the time is over.
     public func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> String {
-        let deadline = Deadline.after(patience)
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 1)
-        defer { memory.deallocate() }
-        var heard = 0
-        while heard < count {
-            let more = try socket.receiveNow(into: .init(rebasing: memory[heard...]))
-            if more == 0 { break }
-            heard += more ?? 0
-            if more == nil, !isReadable(until: deadline) { break }
-        }
-        return String(decoding: memory[..<heard], as: UTF8.self)
+        try socket.hear(count, within: patience)
     }
 
     /// Says something, and whether it comes back in time.
@@ -63,28 +47,9 @@ public final class Caller: Sendable {
 
     /// Whether the server ends the connection in time; what it sent before is thrown away.
     public func isEnded(within patience: Duration = Gate.patience) -> Bool {
-        let deadline = Deadline.after(patience)
-        let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 256, alignment: 1)
-        defer { scratch.deallocate() }
-        while true {
-            do throws(SystemError) {
-                let count = try socket.receiveNow(into: scratch)
-                if count == 0 { return true }
-                if count == nil, !isReadable(until: deadline) { return false }
-            } catch {
-                return true
-            }
-        }
+        socket.isEnded(within: patience)
     }
 
     /// Ends the connection with a reset.
-    public func reset() throws(SystemError) {
-        try socket.setAbortiveClose()
-        socket.close()
-    }
-
-    private func isReadable(until deadline: Deadline) -> Bool {
-        var wish = pollfd(fd: socket.descriptor, events: Int16(POLLIN), revents: 0)
-        return poll(&wish, 1, Int32(clamping: deadline.remaining / 1_000_000 + 1)) > 0
-    }
+    public func reset() throws(SystemError) { try socket.abort() }
 }

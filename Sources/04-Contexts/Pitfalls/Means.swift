@@ -1,86 +1,8 @@
-import CKernel
 import CompletionPorts
 import Contexts
 import Glibc
 import Kernel
 import Stage
-
-/// Both ends of a TCP connection on the loopback. Neither blocks.
-public struct Pair: Sendable {
-    /// The end that a port looks after.
-    public let server: Socket
-    /// The other side.
-    public let client: Socket
-
-    /// Connects them.
-    public init() throws(SystemError) {
-        let listener = try Socket.listener(on: .loopback())
-        client = try Socket.connected(to: try listener.localAddress)
-        try listener.setBlocking(true)
-        guard let accepted = try listener.acceptNow() else {
-            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
-        }
-        server = accepted
-        listener.close()
-        try client.setNoDelay()
-        try server.setNoDelay()
-    }
-}
-
-extension Socket {
-    /// Sends a short text with a plain call. It fits into an empty socket buffer.
-    func say(_ text: String) throws(SystemError) {
-        let bytes = Array(text.utf8)
-        var sent: Int?
-        var error: SystemError?
-        bytes.withUnsafeBytes { memory in
-            do throws(SystemError) { sent = try sendNow(memory) } catch let failure { error = failure }
-        }
-        if let error { throw error }
-        guard sent == bytes.count else { throw SystemError(EAGAIN, attempted: "say \(bytes.count) bytes") }
-    }
-
-    /// Takes up to `count` bytes with plain calls: fewer only at the end of the stream or when the time is over.
-    func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> String {
-        let deadline = Deadline.after(patience)
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, count), alignment: 1)
-        defer { memory.deallocate() }
-        var heard = 0
-        while heard < count {
-            let rest = UnsafeMutableRawBufferPointer(rebasing: memory[heard..<count])
-            if let more = try receiveNow(into: rest) {
-                if more == 0 { break }
-                heard += more
-                continue
-            }
-            var wish = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            if deadline.hasPassed { break }
-            poll(&wish, 1, Int32(clamping: deadline.remaining / 1_000_000 + 1))
-        }
-        return String(decoding: memory[..<heard], as: UTF8.self)
-    }
-
-    /// Ends the connection with a reset.
-    func abort() throws(SystemError) {
-        try setAbortiveClose()
-        close()
-    }
-
-    /// From now on nothing that is sent to this socket reaches it, and it answers nothing: as if its machine had lost
-    /// its cable. It stays open.
-    func fallSilent() throws(SystemError) {
-        // One instruction: keep 0 bytes of every packet.
-        var drop = sock_filter(code: UInt16(BPF_RET | BPF_K), jt: 0, jf: 0, k: 0)
-        let descriptor = descriptor
-        let result = withUnsafeMutablePointer(to: &drop) { filter in
-            var program = sock_fprog(len: 1, filter: filter)
-            return setsockopt(
-                descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &program,
-                socklen_t(MemoryLayout<sock_fprog>.size))
-        }
-        if result != 0 { throw SystemError(errno, attempted: "attach a filter") }
-    }
-}
 
 extension CompletionPort {
     /// A port on one driver.

@@ -78,7 +78,7 @@ func showAnswers(_ options: Stage.Options, on terminal: Terminal) throws {
         let threads = (0..<4).map { index in startThread("answer \(index)") { jobs.work() } }
         let questions = (0..<200).map { UInt8($0) }
         try pair.client.say(questions)
-        let answers = try pair.client.hear(200)
+        let answers = try pair.client.hearBytes(200)
         let wrong = zip(questions, answers).count { $0 != $1 }
         misplaced[isOrdered] = answers.count == 200 ? wrong : -1
         jobs.end()

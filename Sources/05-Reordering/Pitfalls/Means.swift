@@ -1,87 +1,9 @@
-import CKernel
 import CompletionPorts
 import Contexts
 import Glibc
 import Kernel
 import Reordering
 import Stage
-
-/// Both ends of a TCP connection on the loopback. Neither blocks.
-public struct Pair: Sendable {
-    /// The end that a port or a hub looks after.
-    public let server: Socket
-    /// The other side.
-    public let client: Socket
-
-    /// Connects them.
-    public init() throws(SystemError) {
-        let listener = try Socket.listener(on: .loopback())
-        client = try Socket.connected(to: try listener.localAddress)
-        try listener.setBlocking(true)
-        guard let accepted = try listener.acceptNow() else {
-            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
-        }
-        server = accepted
-        listener.close()
-        try client.setNoDelay()
-        try server.setNoDelay()
-    }
-}
-
-extension Socket {
-    /// Sends bytes with plain calls, and waits where the system takes none.
-    public func say(_ bytes: [UInt8], within patience: Duration = Gate.patience) throws(SystemError) {
-        let deadline = Deadline.after(patience)
-        var sent = 0
-        while sent < bytes.count {
-            let result = bytes.withUnsafeBytes { memory in
-                Result { () throws(SystemError) in
-                    try sendNow(UnsafeRawBufferPointer(rebasing: memory[sent...]))
-                }
-            }
-            if let more = try result.get() {
-                sent += more
-                continue
-            }
-            if deadline.hasPassed { throw SystemError(ETIMEDOUT, attempted: "say \(bytes.count) bytes") }
-            waitFor(POLLOUT, deadline)
-        }
-    }
-
-    /// The same for a text.
-    public func say(_ text: String) throws(SystemError) { try say(Array(text.utf8)) }
-
-    /// Takes up to `count` bytes with plain calls: fewer only at the end of the stream or when the time is over.
-    public func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> [UInt8] {
-        let deadline = Deadline.after(patience)
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, count), alignment: 1)
-        defer { memory.deallocate() }
-        var heard = 0
-        while heard < count {
-            let rest = UnsafeMutableRawBufferPointer(rebasing: memory[heard..<count])
-            if let more = try receiveNow(into: rest) {
-                if more == 0 { break }
-                heard += more
-                continue
-            }
-            if deadline.hasPassed { break }
-            waitFor(POLLIN, deadline)
-        }
-        return Array(memory[..<heard])
-    }
-
-    private func waitFor(_ wish: Int32, _ deadline: Deadline) {
-        var wish = pollfd(fd: descriptor, events: Int16(wish), revents: 0)
-        poll(&wish, 1, Int32(clamping: deadline.remaining / 1_000_000 + 1))
-    }
-
-    /// Bytes that have arrived and that nobody has read.
-    public var unread: Int {
-        var count: Int32 = 0
-        _ = ck_ioctl_int(descriptor, UInt(FIONREAD), &count)
-        return Int(count)
-    }
-}
 
 /// Bytes as a text.
 public func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }

@@ -60,7 +60,7 @@ public enum OutOfOrderSend {
         third.join()
         isAnswered.open()
         first.join()
-        let heard = text(try pair.client.hear(3))
+        let heard = text(try pair.client.hearBytes(3))
         let isClean = hub.stop()
         return Observation(
             happened: heard != "123" || !isClean,

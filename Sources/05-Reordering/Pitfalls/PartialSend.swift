@@ -24,7 +24,7 @@ public enum PartialSend {
             let sender = BrokenSender(socket: pair.server)
             try sender.send([UInt8](repeating: 1, count: size))
             try pair.server.shutDownSending()
-            let heard = try pair.client.hear(size + 1)
+            let heard = try pair.client.hearBytes(size + 1)
             return Observation(
                 happened: heard.count < size,
                 lines: [
@@ -44,7 +44,7 @@ public enum PartialSend {
             var heard: [UInt8] = []
             var pieces = 0
             while heard.count <= size {
-                let piece = try pair.client.hear(min(100_000, size + 1 - heard.count))
+                let piece = try pair.client.hearBytes(min(100_000, size + 1 - heard.count))
                 if piece.isEmpty { break }
                 heard += piece
                 pieces += 1

@@ -43,7 +43,7 @@ public enum SendsInterleave {
                 try? shared.socket.say(other)
                 isSaid.open()
             }
-            let heard = try pair.client.hear(size + other.count)
+            let heard = try pair.client.hearBytes(size + other.count)
             for thread in [large, small] { thread.join() }
             return observe(heard, isBroken: true)
         },
@@ -63,7 +63,7 @@ public enum SendsInterleave {
                 try? connection.send(other)
             }
             for thread in [large, small] { thread.join() }
-            let heard = try pair.client.hear(size + other.count)
+            let heard = try pair.client.hearBytes(size + other.count)
             var observation = observe(heard, isBroken: false)
             if !hub.stop() { observation.happened = true }
             return observation

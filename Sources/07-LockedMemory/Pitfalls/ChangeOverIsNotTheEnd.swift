@@ -56,7 +56,7 @@ public enum ChangeOverIsNotTheEnd {
                 try server.admit(pair.server)
             }
             try server.changeOver()
-            let dropped = pairs.count { $0.client.isClosed() }
+            let dropped = pairs.count { $0.client.isEnded() }
             return Observation(
                 happened: dropped == clients && server.ends == .init(repeating: .cancelled, count: clients),
                 lines: [

@@ -104,7 +104,7 @@ public enum ENOBUFSKillsConnection {
             pairs.append(pair)
             try poster.admit(pair.server)
         }
-        let closed = pairs.suffix(clients - budget).count { $0.client.isClosed(within: .milliseconds(100)) }
+        let closed = pairs.suffix(clients - budget).count { $0.client.isEnded(within: .milliseconds(100)) }
         for pair in pairs.prefix(budget) { pair.client.close() }
         _ = poster.work(budget)
         let isBack = poster.budget.counters.locked == 0

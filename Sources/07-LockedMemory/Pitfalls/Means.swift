@@ -1,28 +1,8 @@
-import CKernel
 import CompletionPorts
 import Glibc
 import Kernel
 import LockedMemory
 import Stage
-
-/// Both ends of a TCP connection on the loopback. Neither blocks.
-struct Pair: Sendable {
-    let server: Socket
-    let client: Socket
-
-    init() throws(SystemError) {
-        let listener = try Socket.listener(on: .loopback())
-        client = try Socket.connected(to: try listener.localAddress)
-        try listener.setBlocking(true)
-        guard let accepted = try listener.acceptNow() else {
-            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
-        }
-        server = accepted
-        listener.close()
-        try client.setNoDelay()
-        try server.setNoDelay()
-    }
-}
 
 /// A receive that somebody charges for.
 final class Reading: Overlapped, PageClaimant, @unchecked Sendable {
@@ -42,60 +22,6 @@ final class Reading: Overlapped, PageClaimant, @unchecked Sendable {
     var hasCome: Bool {
         defer { came.add(-came.value) }
         return came.value > 0
-    }
-}
-
-extension Socket {
-    /// Sends a short text with a plain call. It fits into an empty socket buffer.
-    func say(_ text: String) throws(SystemError) {
-        let bytes = Array(text.utf8)
-        let result = bytes.withUnsafeBytes { memory in Swift.Result { try sendNow(memory) } }
-        guard case .success(bytes.count) = result else {
-            throw SystemError(EAGAIN, attempted: "say \(bytes.count) bytes")
-        }
-    }
-
-    /// Takes up to `count` bytes with plain calls: fewer only at the end of the stream or when the time is over.
-    func hear(_ count: Int, within patience: Duration = Gate.patience) throws(SystemError) -> String {
-        let deadline = Deadline.after(patience)
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, count), alignment: 1)
-        defer { memory.deallocate() }
-        var heard = 0
-        while heard < count {
-            let rest = UnsafeMutableRawBufferPointer(rebasing: memory[heard..<count])
-            if let more = try receiveNow(into: rest) {
-                if more == 0 { break }
-                heard += more
-                continue
-            }
-            if deadline.hasPassed { break }
-            _ = isReadable(until: deadline)
-        }
-        return String(decoding: memory[..<heard], as: UTF8.self)
-    }
-
-    /// Says a word and hears it again; whether it came back in time.
-    func isAnswered(_ word: String = "hello", within patience: Duration = Gate.patience) -> Bool {
-        guard (try? say(word)) != nil else { return false }
-        return (try? hear(word.utf8.count, within: patience)) == word
-    }
-
-    /// Whether the other side has closed this connection, by whatever way, within the time.
-    func isClosed(within patience: Duration = Gate.patience) -> Bool {
-        _ = isReadable(until: .after(patience))
-        var byte: UInt8 = 0
-        let result = withUnsafeMutableBytes(of: &byte) { memory in
-            Swift.Result { try receiveNow(into: memory) }
-        }
-        switch result {
-        case .success(0), .failure: return true
-        default: return false
-        }
-    }
-
-    private func isReadable(until deadline: Deadline) -> Bool {
-        var wish = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        return poll(&wish, 1, Int32(clamping: deadline.remaining / 1_000_000 + 1)) > 0
     }
 }
 

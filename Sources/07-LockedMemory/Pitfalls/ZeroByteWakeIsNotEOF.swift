@@ -34,7 +34,7 @@ public enum ZeroByteWakeIsNotEOF {
             let server = try BrokenEnd(driver)
             try pair.client.say("hello")
             let reason = try server.serve(pair.server)
-            let isClosed = pair.client.isClosed()
+            let isClosed = pair.client.isEnded()
             return Observation(
                 happened: reason == .ended && isClosed,
                 lines: [

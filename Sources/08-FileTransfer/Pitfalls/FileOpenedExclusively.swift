@@ -47,7 +47,7 @@ public enum FileOpenedExclusively {
             let sender = try BrokenExclusiveFile(path)
             truncate(path, 30_000)
             let packet = try sender.send(to: pair.server, try OwnPort(driver))
-            let heard = try pair.hear(100_000, patience: 300)
+            let heard = try pair.client.hearBytes(100_000, within: .milliseconds(300))
             return Observation(
                 happened: refusal?.code == EWOULDBLOCK && heard.count == 30_000
                     && packet.errorCode == SystemError.endOfFile,

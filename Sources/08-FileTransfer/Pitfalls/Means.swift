@@ -1,4 +1,3 @@
-import CKernel
 import CompletionPorts
 import Contexts
 import FileTransfer
@@ -326,42 +325,6 @@ public final class Outcome: Sendable {
 
     /// Whether it is over.
     public var hasEnded: Bool { isOver.isOpen }
-}
-
-/// Both ends of a TCP connection on the loopback.
-public struct Pair {
-    /// The end that a port looks after.
-    public let server: Socket
-    /// The other side, for plain calls.
-    public let client: Socket
-
-    /// Connects them.
-    public init() throws(SystemError) {
-        let listener = try Socket.listener(on: .loopback())
-        client = try Socket.connected(to: try listener.localAddress)
-        try listener.setBlocking(true)
-        guard let accepted = try listener.acceptNow() else {
-            throw SystemError(EAGAIN, attempted: "accept a connection that stands")
-        }
-        server = accepted
-        listener.close()
-    }
-
-    /// Takes bytes at the client's end until there are `count`, the stream ends, or nothing comes for a while.
-    public func hear(_ count: Int, patience: Int32 = 5_000) throws -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: count)
-        var done = 0
-        while done < count {
-            var wish = pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0)
-            if poll(&wish, 1, patience) == 0 { break }
-            let more = try bytes.withUnsafeMutableBytes {
-                try client.receiveNow(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...]))
-            }
-            if more == 0 { break }
-            done += more ?? 0
-        }
-        return Array(bytes[..<done])
-    }
 }
 
 /// A port on one driver, served by the calling thread: packet by packet, so that a scenario says when each is handled.

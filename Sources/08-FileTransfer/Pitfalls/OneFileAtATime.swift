@@ -49,7 +49,7 @@ public enum OneFileAtATime {
             let sender = try BrokenParallelSender(driver, pair.server)
             for seed in 1...2 { try sender.add(try folder.make("\(seed)", bytes: size, seed: seed)) }
             try sender.run(pieces: 10_000)
-            let heard = [try pair.hear(size), try pair.hear(size)]
+            let heard = [try pair.client.hearBytes(size), try pair.client.hearBytes(size)]
             let whole = (0..<2).filter { heard[$0] == ScratchFolder.pattern(size, seed: $0 + 1) }.count
             return Observation(
                 happened: heard.allSatisfy { $0.count == size } && whole == 0,

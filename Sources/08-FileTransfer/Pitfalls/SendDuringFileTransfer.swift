@@ -50,7 +50,7 @@ public enum SendDuringFileTransfer {
             // Some other part of the program has something to say.
             try sender.send(words)
             try sender.sendPiece(from: size / 2, size / 2)
-            let heard = try pair.hear(size)
+            let heard = try pair.client.hearBytes(size)
             let sent = ScratchFolder.pattern(size)
             let different = zip(heard, sent).enumerated().first { $0.element.0 != $0.element.1 }?.offset
             return Observation(
