@@ -161,6 +161,19 @@ struct Chapter07LockedMemoryBudget {
         #expect(budget.counters.waiting == 0)
     }
 
+    // I7.3
+    @Test(
+        "who would wait for ever is refused: the system locks nothing, and no page can come back",
+        .disabled(if: isSanitized, "a sanitizer makes mlock do nothing"))
+    func refusedBySystem() {
+        // The second page of a process is never there: it cannot be locked, whatever rights this one has.
+        let nowhere = UnsafeRawBufferPointer(start: UnsafeRawPointer(bitPattern: Page.size), count: Page.size)
+        let budget = PageBudget(pages: 4, locking: .system)
+        #expect(performing { _ = try budget.chargeOrWait(nowhere, to: Claimant()) } == ENOBUFS)
+        #expect(performing { try budget.charge(nowhere, to: Claimant()) } == ENOBUFS)
+        #expect(budget.counters.waiting == 0 && budget.counters.locked == 0)
+    }
+
     // I7.2, I7.3
     @Test("a buffer that is posted again stays charged, unless somebody waits or it was charged for less")
     func renewing() throws {

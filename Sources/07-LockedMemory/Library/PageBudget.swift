@@ -94,14 +94,19 @@ public final class PageBudget: @unchecked Sendable {
     /// Charges a buffer now (true), or puts the claimant into the line (false): `budgetCame` then tells when it is
     /// charged. The claimant must hold nothing; the buffer stays where it is meanwhile.
     ///
-    /// - Throws: ENOBUFS when the buffer has more pages than there are in all: it would wait for ever.
+    /// - Throws: ENOBUFS when it would wait for ever: the buffer has more pages than there are in all, or the system locks
+    ///   nothing though nobody holds anything.
     public func chargeOrWait(
         _ buffer: UnsafeRawBufferPointer, to claimant: any PageClaimant
     ) throws(SystemError) -> Bool {
         guard Page.count(buffer) <= limit else { throw refusal(buffer) }
-        return lock.locked {
+        return try lock.locked { () throws(SystemError) in
             // Nobody overtakes: while there is a line, its end is the only way in.
-            if first == nil && take(buffer, claimant) { return true }
+            if first == nil {
+                if take(buffer, claimant) { return true }
+                // The system itself has refused, and there is no page that could come back.
+                if count.locked == 0 { throw refusal(buffer) }
+            }
             append(buffer, claimant)
             return false
         }
