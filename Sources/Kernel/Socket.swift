@@ -108,6 +108,17 @@ public final class Socket: Handle, @unchecked Sendable {
         }
     }
 
+    /// How many bytes the other side's system has taken since the connection stands: so it can be told whether bytes move
+    /// while a large send is pending. Nil when closed, or where the system does not count them.
+    /// Win32 counterpart: `SIO_TCP_INFO`.
+    public var bytesAcknowledged: UInt64? {
+        // `tcp_info` as the kernel has it since Linux 4.1: `tcpi_bytes_acked` is its sixteenth word of 64 bits.
+        var words = [UInt64](repeating: 0, count: 16)
+        var length = socklen_t(16 * MemoryLayout<UInt64>.size)
+        let result = lendingDescriptor { getsockopt($0, Int32(IPPROTO_TCP), TCP_INFO, &words, &length) }
+        return result == 0 && length == 16 * MemoryLayout<UInt64>.size ? words[15] : nil
+    }
+
     // MARK: A connection's way
 
     /// For an accept: takes the fresh socket, so that no other accept gets it too.

@@ -249,6 +249,18 @@ struct Chapter08FileTransferExchange {
             try idle.say(TransferMessage(.agree, try idle.hear()?.id ?? 0))
             try require(outcome.wait()?.failure == .stalled)
             try require(eventually { hub.connections.isEmpty })
+            // It is the same when the file has been called off, and another one waits behind the piece.
+            let again = try hub.connect(to: server.address)
+            let unwilling = try server.accept()
+            let (off, behind) = (Outcome(), Outcome())
+            try again.send(file: stand.home.path(of: "large"), off.observer)
+            try again.send(file: stand.home.path(of: "large"), as: "behind", behind.observer)
+            let id = try unwilling.hear()?.id ?? 0
+            try unwilling.say(TransferMessage(.agree, id))
+            try unwilling.take(100)
+            try unwilling.say(TransferMessage(.refuse, id, .aborted))
+            try require(off.wait()?.failure == .aborted)
+            try require(behind.wait()?.failure == .disconnected)
             // One that has everything and never says so.
             let next = try hub.connect(to: server.address)
             let silent = try server.accept()
@@ -261,6 +273,78 @@ struct Chapter08FileTransferExchange {
             try next.ask(for: "x", into: stand.home.path, question.observer)
             try require(question.wait()?.failure == .noAnswer)
             try require(hub.stop())
+            try require(stand.server.stop())
+        }
+    }
+
+    // I8.3
+    @Test(
+        "a receiver that takes a large piece slowly is waited for, as long as it takes something",
+        arguments: DriverKind.permitted)
+    func slowReceiver(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let home = try ScratchFolder()
+            let (size, step, stall) = (64 << 20, 256 << 10, Duration.milliseconds(600))
+            let hub = try TransferHub(
+                with(Stand.options(driver)) {
+                    $0.limits = TransferLimits(stall: stall)
+                    $0.pieceLimit = size
+                })
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            let outcome = Outcome()
+            try connection.send(file: try home.makeSparse("a", bytes: Int64(size)), outcome.observer)
+            try peer.say(TransferMessage(.agree, try peer.hear()?.id ?? 0))
+            // The file is one piece, and for three times the limit it is not through.
+            var left = try TransferMessage(.piece).frame().count + size
+            let end = Deadline.after(stall * 3)
+            while !end.hasPassed, left > size / 2 {
+                try peer.take(step)
+                left -= step
+                usleep(20_000)
+            }
+            try require(!outcome.hasEnded)
+            while left > 0 {
+                let count = min(left, 1 << 20)
+                try peer.take(count)
+                left -= count
+            }
+            let last = try peer.hear()
+            try require(last?.kind == .complete)
+            try peer.say(TransferMessage(.verified, last?.id ?? 0))
+            try require((try? outcome.wait()?.get())?.bytes == size)
+            try require(hub.stop())
+        }
+    }
+
+    // I8.6
+    @Test(
+        "who says no more behind its last word still hears that the file is there",
+        arguments: DriverKind.permitted)
+    func lastWord(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            let bytes = ScratchFolder.pattern(200_000)
+            let peer = try ScriptedPeer(to: stand.address)
+            try peer.say(TransferMessage(.announce, 1, value: UInt64(bytes.count), text: "a".utf8))
+            try require(peer.hear()?.kind == .agree)
+            try peer.say(TransferMessage(.piece, 1, count: UInt32(bytes.count)))
+            try peer.send(bytes)
+            try peer.say(TransferMessage(.complete, 1, value: bytes.sum))
+            try peer.socket.shutDownSending()
+            try require(peer.hear() == TransferMessage(.verified, 1))
+            try require(peer.hearEnd())
+            try require(stand.folder.contents("a") == bytes)
+            // In the middle of a piece there is nothing to wait for.
+            let other = try ScriptedPeer(to: stand.address)
+            try other.say(TransferMessage(.announce, 1, value: 100, text: "b".utf8))
+            try require(other.hear()?.kind == .agree)
+            try other.say(TransferMessage(.piece, 1, count: 100))
+            try other.socket.shutDownSending()
+            try require(other.hearEnd())
+            try require(eventually { stand.folder.names == ["a"] })
+            try require(eventually { stand.received.map(\.failure) == [nil, .disconnected] })
             try require(stand.server.stop())
         }
     }

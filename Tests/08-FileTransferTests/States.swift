@@ -1,4 +1,5 @@
 import FileTransfer
+import Kernel
 import Testing
 
 @Suite("Chapter 08: the two halves of a transfer, step by step")
@@ -59,7 +60,7 @@ struct Chapter08FileTransferStates {
         var file = receiving(5)
         #expect(file.completed(sumIsRight: true) == .failed(.sizeDiffers, tells: true))
         #expect(file.completed(sumIsRight: true) == .wait)
-        #expect(file.piece(offset: 0, count: 5, now: 1) == .wait)
+        #expect(file.piece(offset: 0, count: 5) == .wait)
         #expect(file.bytes(5, now: 1) == nil)
     }
 
@@ -82,10 +83,57 @@ struct Chapter08FileTransferStates {
         _ = silent.agreed(now: 50)
         #expect(silent.tick(now: 1_050) == .failed(.noAnswer, tells: true))
         var file = receiving(20)
-        _ = file.piece(offset: 0, count: 20, now: 500)
+        _ = file.piece(offset: 0, count: 20)
         _ = file.bytes(5, now: 1_000)
         #expect(file.tick(now: 1_999) == .wait)
         #expect(file.tick(now: 2_000) == .failed(.stalled, tells: true))
+        // Promises are no bytes, and an empty piece is one that costs nothing.
+        var promised = receiving(20)
+        _ = promised.piece(offset: 0, count: 20)
+        for _ in 0..<5 { #expect(promised.piece(offset: 20, count: 0) == .wait) }
+        #expect(promised.tick(now: 1_000) == .failed(.stalled, tells: true))
+    }
+
+    // I8.3
+    @Test("a piece may take longer than the limit, as long as some of it moves")
+    func slowPiece() {
+        var slow = sending(25)
+        slow.acknowledged(1, now: 50)
+        #expect(slow.tick(now: 99) == .wait)
+        _ = slow.agreed(now: 99)
+        slow.pieceBegun(10)
+        for now in stride(from: UInt64(1_000), to: 10_000, by: 900) {
+            slow.acknowledged(now, now: now)
+            #expect(slow.tick(now: now + 999) == .wait)
+        }
+        slow.acknowledged(7, now: 10_000)
+        slow.acknowledged(7, now: 10_500)
+        #expect(!slow.isStuck(now: 11_000))
+        #expect(slow.tick(now: 11_000) == .failed(.stalled, tells: true))
+        #expect(slow.isStuck(now: 11_000))
+        // Called off, and the piece still has to be sent to its end: that has the same limit.
+        var off = sending(25)
+        _ = off.agreed(now: 0)
+        off.pieceBegun(10)
+        #expect(off.fail(.aborted) == .failed(.aborted, tells: true))
+        off.acknowledged(1, now: 900)
+        #expect(off.tick(now: 1_900) == .wait && !off.isStuck(now: 1_899) && off.isStuck(now: 1_900))
+        #expect(off.pieceSent(now: 1_900) == .wait && !off.isStuck(now: 9_000))
+        // Nobody has agreed: what moves is not the file.
+        var unanswered = sending(25)
+        unanswered.acknowledged(1, now: 99)
+        #expect(unanswered.tick(now: 100) == .failed(.noAnswer, tells: true))
+    }
+
+    // I8.1
+    @Test("no choice makes a piece that is too long for one call, or a limit that is no time")
+    func extremes() {
+        var state = sending(1 << 40, piece: .max)
+        #expect(state.agreed(now: 1) == .piece(offset: 0, count: Socket.transmitLimit - 21))
+        #expect(state.mayBeSummed < 1 << 33)
+        #expect(sending(5, piece: .min).pieceLimit == 1)
+        let limits = TransferLimits(answer: .seconds(Int64.max), stall: .seconds(-1))
+        #expect(limits.answer == 1_000_000_000_000_000_000 && limits.stall == 0)
     }
 
     // I8.4
@@ -93,13 +141,13 @@ struct Chapter08FileTransferStates {
     func pieces() {
         for (offset, count) in [(1, 5), (0, 21), (0, UInt64.max), (UInt64.max, 1)] as [(UInt64, UInt64)] {
             var file = receiving(20)
-            #expect(file.piece(offset: offset, count: count, now: 1) == .failed(.sizeDiffers, tells: true))
+            #expect(file.piece(offset: offset, count: count) == .failed(.sizeDiffers, tells: true))
         }
         var file = receiving(20)
-        #expect(file.piece(offset: 0, count: 12, now: 1) == .wait)
+        #expect(file.piece(offset: 0, count: 12) == .wait)
         #expect(file.bytes(7, now: 1) == 0)
         #expect(file.bytes(5, now: 1) == 7)
-        #expect(file.piece(offset: 12, count: 8, now: 1) == .wait)
+        #expect(file.piece(offset: 12, count: 8) == .wait)
         #expect(file.bytes(8, now: 1) == 12)
         #expect(file.wrote(12, now: 2) == .wait)
         #expect(file.completed(sumIsRight: true) == .wait)

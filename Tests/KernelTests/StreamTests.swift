@@ -52,10 +52,14 @@ extension KernelSuite {
                 let send = Buffer(bytes)
                 try socket.send(send)
                 #expect(send.isPending && collector.isSilent(), "the peer has not read anything yet")
+                #expect(try #require(socket.bytesAcknowledged) < UInt64(bytes.count))
                 #expect(peer.receive(bytes.count) == bytes)
                 let packet = try #require(collector.next())
                 #expect(packet.operation === send && packet.bytes == bytes.count && packet.code == 0)
                 #expect(collector.isSilent())
+                #expect(eventually { socket.bytesAcknowledged ?? 0 >= UInt64(bytes.count) })
+                socket.close()
+                #expect(socket.bytesAcknowledged == nil)
             }
         }
 

@@ -137,12 +137,18 @@ extension TransferConnection {
         case .keep: after.append { [self] in keep(file) }
         case .failed(let failure, let tells):
             if tells { tell(TransferMessage(.refuse, file.id, failure), &after) }
-            incoming = nil
-            askNext(&after)
+            nothingIsArriving(&after)
             let error = TransferError(failure, file.name.description, isFromPeer: isFromPeer)
             after.append { [self] in hub.port.blocking { file.discard() } }
             finish(file.observer, error, &after)
         }
+    }
+
+    /// Under the lock: the place for an arriving file is free again.
+    private func nothingIsArriving(_ after: inout After) {
+        incoming = nil
+        askNext(&after)
+        finishIfEnded()
     }
 
     /// All of it is there: it gets its name, and the sender this side's word for it.
@@ -151,8 +157,7 @@ extension TransferConnection {
             try hub.port.blocking { () throws(TransferFailure) in try file.keep() }
         }
         locked { after in
-            incoming = nil
-            defer { askNext(&after) }
+            defer { nothingIsArriving(&after) }
             switch kept {
             case .success:
                 tell(TransferMessage(.verified, file.id), &after)

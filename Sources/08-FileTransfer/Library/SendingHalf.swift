@@ -138,8 +138,6 @@ extension TransferConnection {
             if tells { tell(TransferMessage(.abort, file.id, failure), &after) }
             finish(file.request.observer, TransferError(failure, file.name, isFromPeer: isFromPeer), &after)
             if file.state.inFlight == 0 { return letGo(file, &after) }
-            // Nothing can be said any more to somebody who does not take the piece that he is being sent.
-            if failure == .stalled { after.append { [self] in close() } }
         }
         sumUp(file, &after)
     }

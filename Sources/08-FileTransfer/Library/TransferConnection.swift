@@ -17,6 +17,7 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
 
     private(set) var stream: StreamConnection?
     private(set) var isOver = false
+    private var hasEnded = false
     private var lastID: UInt32 = 0
     private var words: [[UInt8]] = []
     private var wordsInFlight = 0
@@ -159,9 +160,7 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         case .piece:
             reader.passThrough(Int(message.count))
             pieceOwner = locked { _ in incoming?.id == id ? incoming : nil }
-            step(receiving: id) {
-                $0.state.piece(offset: message.value, count: UInt64(message.count), now: now)
-            }
+            step(receiving: id) { $0.state.piece(offset: message.value, count: UInt64(message.count)) }
         case .complete:
             step(receiving: id) { $0.state.completed(sumIsRight: $0.checksum.value == message.value) }
         case .abort: step(receiving: id, isFromPeer: true) { $0.state.fail(message.reason, tells: false) }
@@ -175,6 +174,19 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
             wordsInFlight -= 1
             sendWords(&after)
         }
+    }
+
+    /// For the stream: the other side says no more. A file that has come whole is kept first, and it hears of that.
+    public func ended(_ connection: StreamConnection) {
+        locked { _ in
+            hasEnded = true
+            finishIfEnded()
+        }
+    }
+
+    /// Under the lock, and again when nothing is arriving any more.
+    func finishIfEnded() {
+        if hasEnded, incoming == nil || incoming?.state.phase == .receiving { stream?.finish() }
     }
 
     /// For the stream.
@@ -235,7 +247,12 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
     /// Time has passed. (I8.3)
     func tick(_ now: UInt64) {
         locked { after in
-            if let outgoing { act(outgoing.state.tick(now: now), outgoing, &after) }
+            if let outgoing {
+                outgoing.state.acknowledged(stream?.socket.bytesAcknowledged, now: now)
+                act(outgoing.state.tick(now: now), outgoing, &after)
+                // Nothing can be said any more to somebody who does not take the piece that he is being sent.
+                if outgoing.state.isStuck(now: now) { after.append { [self] in close() } }
+            }
             if let incoming { act(incoming.state.tick(now: now), incoming, &after) }
             // The other side sends one file at a time: while one is arriving, it cannot answer.
             if incoming != nil { asked?.deadline = now + hub.options.limits.answer }

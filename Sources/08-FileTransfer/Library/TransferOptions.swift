@@ -71,7 +71,7 @@ public struct TransferReceipt: Sendable, Hashable {
     public let bytes: Int
     /// The sum of its bytes, the same on both sides.
     public let checksum: UInt64
-    /// From the agreement to the last word.
+    /// From the announcement to the last word.
     public let duration: Duration
 }
 

@@ -3,14 +3,19 @@ import Kernel
 /// How long a transfer waits for what.
 public struct TransferLimits: Sendable {
     /// For an answer to an announcement or a question, in nanoseconds.
-    public var answer: UInt64
-    /// For the next piece to move, and for the last word, in nanoseconds.
-    public var stall: UInt64
+    public let answer: UInt64
+    /// For the next bytes to move, and for the last word, in nanoseconds.
+    public let stall: UInt64
 
     /// Limits in the unit of a program.
     public init(answer: Duration = .seconds(10), stall: Duration = .seconds(30)) {
-        self.answer = UInt64(max(0, answer / .nanoseconds(1)))
-        self.stall = UInt64(max(0, stall / .nanoseconds(1)))
+        self.answer = TransferLimits.nanoseconds(answer)
+        self.stall = TransferLimits.nanoseconds(stall)
+    }
+
+    /// At most 30 years, so that adding it to a time is always a time.
+    private static func nanoseconds(_ limit: Duration) -> UInt64 {
+        UInt64(min(max(0, limit / .nanoseconds(1)), 1e18))
     }
 }
 
@@ -47,13 +52,14 @@ public struct SendingState: Sendable {
     /// Bytes of the piece that is being handed over. No other piece, and no next file, while there is one. (I8.1)
     public private(set) var inFlight = 0
     private var summed: UInt64 = 0
+    private var taken: UInt64?
     private let limits: TransferLimits
     private var deadline: UInt64
 
     /// A file of so many bytes has been announced.
     public init(size: UInt64, pieceLimit: Int, limits: TransferLimits, now: UInt64) {
         self.size = size
-        self.pieceLimit = max(1, pieceLimit)
+        self.pieceLimit = min(max(1, pieceLimit), Socket.transmitLimit - TransferMessage.shortestFrame)
         self.limits = limits
         deadline = now + limits.answer
     }
@@ -78,6 +84,14 @@ public struct SendingState: Sendable {
         inFlight = 0
         deadline = now + limits.stall
         return next(now)
+    }
+
+    /// The other side's system has taken so many bytes of the connection. When they have become more, they move, if only
+    /// within a piece: on a slow line a large one takes its time.
+    public mutating func acknowledged(_ count: UInt64?, now: UInt64) {
+        let isWaiting = phase == .sending || phase == .completed || inFlight > 0
+        if isWaiting, count != taken { deadline = now + limits.stall }
+        taken = count
     }
 
     /// So many more bytes have been read and summed up.
@@ -108,6 +122,9 @@ public struct SendingState: Sendable {
         phase = .over
         return .failed(failure, tells: tells)
     }
+
+    /// It is over, by this limit or for another reason, and the piece that has to be sent to its end does not move.
+    public func isStuck(now: UInt64) -> Bool { phase == .over && inFlight > 0 && now >= deadline }
 
     /// Time has passed.
     public mutating func tick(now: UInt64) -> Step {
@@ -152,14 +169,14 @@ public struct ReceivingState: Sendable {
         deadline = now + limits.stall
     }
 
-    /// A piece is about to come. It has to be the next one, and within the announced size. (I8.4)
-    public mutating func piece(offset: UInt64, count: UInt64, now: UInt64) -> Step {
+    /// A piece is about to come. It has to be the next one, and within the announced size. (I8.4) A promise is not a
+    /// byte: only what comes puts the end of the wait off. (I8.3)
+    public mutating func piece(offset: UInt64, count: UInt64) -> Step {
         guard phase != .over else { return .wait }
         guard phase == .receiving, offset == promised, count <= size - promised else {
             return fail(.sizeDiffers)
         }
         promised += count
-        deadline = now + limits.stall
         return .wait
     }
 
