@@ -3,6 +3,7 @@ import FileTransfer
 import FileTransferPitfalls
 import Glibc
 import Kernel
+import Reordering
 import Stage
 import Timeline
 
@@ -133,12 +134,18 @@ func showSteps(_ options: Stage.Options, on terminal: Terminal) throws {
     var choices = Stand.options(options.driver, folder: there.path)
     choices.streams.chunkCapacity = 32 << 10
     choices.streams.pendingReads = 2
+    // Reads that are pending before the recording begins are in it, too: their numbers are kept for it.
+    let reads = Guarded<[UInt: SequenceNumber]>([:])
+    var probe = StreamProbe()
+    probe.numbered = { chunk in reads.locked { $0[chunk.identity] = chunk.number } }
+    choices.streams.probe = probe
     let hub = try TransferHub(choices)
     let connection = try hub.connect(to: try hub.listen())
     // So that what is drawn is the file, and not the connecting.
     try connection.sendAndWait(try here.make("first", bytes: 1))
     let path = try here.make("a", bytes: 40_000)
     Recorder.start()
+    for (chunk, number) in reads.locked({ $0 }) { Recorder.label(chunk, "read \(number)") }
     let receipt = try connection.sendAndWait(path)
     let recording = Recorder.stop()
     terminal.draw(recording)
