@@ -494,6 +494,39 @@ struct Chapter08FileTransferExchange {
         }
     }
 
+    @Test(
+        "the demonstration's client: a line for each file, and exit status 1 when one did not go across",
+        arguments: DriverKind.permitted)
+    func commandLine(driver: DriverKind) async throws {
+        try await onAThread {
+            let program = try { () throws -> String in
+                guard let path = Child.product("08-file-transfer") else {
+                    throw SystemError(ENOENT, attempted: "find the program 08-file-transfer beside this one")
+                }
+                return path
+            }()
+            let stand = try Stand(driver)
+            let here = try ScratchFolder()
+            let path = try stand.home.make("a", bytes: 100_000)
+            func run(_ words: [String]) throws -> Child.Ending {
+                try Child.run(program, words + ["--driver", driver.rawValue], within: .seconds(30))
+            }
+            let sent = try run(["send", path, "--to", "\(stand.address)"])
+            try require(sent.status == 0 && sent.output.hasPrefix("a: 100,000 bytes in "), sent.errors)
+            try require(stand.folder.contents("a") == ScratchFolder.pattern(100_000))
+            let again = try run(["send", path, "--to", "\(stand.address)"])
+            try require(again.status == 1 && again.output.isEmpty)
+            try require(
+                again.errors
+                    == "08-file-transfer: a: there is a file of that name already (says the other side)\n")
+            let got = try run(["get", "a", "b", "--from", "\(stand.address)", "--folder", here.path])
+            try require(got.status == 1 && got.output.hasPrefix("a: 100,000 bytes in "))
+            try require(got.errors == "08-file-transfer: b: there is no such file (says the other side)\n")
+            try require(here.names == ["a"] && here.contents("a") == ScratchFolder.pattern(100_000))
+            try require(stand.server.stop())
+        }
+    }
+
     @Test("a folder that is none, or cannot be written, is said at the start")
     func folders() throws {
         let folder = try ScratchFolder()

@@ -133,23 +133,27 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
 /// A line that is written again and again, on a terminal.
 private final class ProgressBar: Sendable {
     private let isShown: Bool
+    private let columns: Int
     private let width: Int
 
     init(isShown: Bool, columns: Int) {
         self.isShown = isShown
+        self.columns = columns
         width = max(10, min(40, columns - 60))
     }
 
     var show: @Sendable (TransferProgress) -> Void {
-        { [isShown, width] progress in
+        { [isShown, columns, width] progress in
             guard isShown else { return }
             let share = progress.total > 0 ? Double(progress.bytes) / Double(progress.total) : 1
             let full = Int(share * Double(width))
             let bar = String(repeating: "█", count: full) + String(repeating: "░", count: width - full)
             let left = progress.timeLeft.map { ", \(readable($0)) left" } ?? ""
-            put(
-                "\r\u{1b}[K\(progress.name.prefix(20)) \(bar) \(Int(share * 100)) %, "
-                    + "\(readable(progress.rate / 1e6)) MB/s\(left)")
+            let line =
+                "\(progress.name.prefix(20)) \(bar) \(Int(share * 100)) %, "
+                + "\(readable(progress.rate / 1e6)) MB/s\(left)"
+            // A line that went over the edge could not be written again.
+            put("\r\u{1b}[K\(line.prefix(columns - 1))")
         }
     }
 
