@@ -86,7 +86,8 @@ extension KernelSuite {
             try withCollector(kind) { collector in
                 let (socket, peer) = try connection(collector)
                 var best = UInt64.max
-                for _ in 0..<5 {
+                // Once is enough; on a busy machine it may take a few tries.
+                for _ in 0..<50 where best >= 2_000_000 {
                     let receive = Buffer(8)
                     let posted = Gate()
                     let seen = Gate()

@@ -8,10 +8,12 @@ func serve(_ kind: ServerKind) throws {
     let server = try kind.start(on: options.listenAddress, driver: options.driver)
     terminal.say("listening on \(server.address)")
     _ = interrupt.wait()
-    let counters = server.counters
+    let connected = server.counters.present
+    // What is on its way when the signal comes is counted by the time that the server has stopped.
     server.stop()
+    let counters = server.counters
     terminal.say(
-        "\(kind.rawValue): clients served: \(counters.accepted), still connected: \(counters.present), "
+        "\(kind.rawValue): clients served: \(counters.accepted), still connected: \(connected), "
             + "refused: \(counters.refused), failed: \(counters.failed); bytes echoed: \(counters.bytesEchoed)"
     )
 }

@@ -6,20 +6,20 @@ public enum Chapter00 {
     public static let pitfalls = [
         Pitfall(
             slug: "thread-per-client",
-            title: "One thread for every client: threads grow with the clients, and most of them sleep.",
+            title: "one thread for every client: threads grow with the clients, and most of them sleep",
             broken: ThreadPerClient.broken, fixed: ThreadPerClient.fixed),
         Pitfall(
             slug: "blocking-recv-stalls-all",
-            title: "One thread serves its clients in turn, and a silent one stalls everybody.",
+            title: "one thread serves its clients in turn, and a silent one stalls everybody",
             broken: BlockingRecvStallsAll.broken, fixed: BlockingRecvStallsAll.fixed),
         Pitfall(
             slug: "polling-wastes-cpu",
-            title: "Asking every socket in a loop burns a processor while nothing happens.",
+            title: "asking every socket in a loop burns a processor while nothing happens",
             broken: PollingWastesCPU.broken, fixed: PollingWastesCPU.fixed),
         Pitfall(
             slug: "readiness-is-half-the-job",
             title:
-                "A notice says that you may read; you still read yourself, and by then the data may be gone.",
+                "a notice says that you may read; you still read yourself, and by then the data may be gone",
             broken: ReadinessIsHalfTheJob.broken, fixed: ReadinessIsHalfTheJob.fixed),
     ]
 }

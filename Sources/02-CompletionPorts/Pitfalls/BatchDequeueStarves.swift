@@ -10,7 +10,7 @@ enum BatchDequeueStarves {
     static let pitfall = Pitfall(
         slug: "batch-dequeue-starves",
         title:
-            "One worker takes the whole queue in one batch; the others idle while its packets wait for it.",
+            "one worker takes the whole queue in one batch; the others idle while its packets wait for it",
         broken: { _ in
             let port = BrokenPort()
             return run {

@@ -8,7 +8,7 @@ enum BlockedWorkerStallsPort {
     static let pitfall = Pitfall(
         slug: "blocked-worker-stalls-port",
         title:
-            "A worker that sleeps in its handler keeps its place, and packets wait beside an idle processor.",
+            "a worker that sleeps in its handler keeps its place, and packets wait beside an idle processor",
         broken: { _ in
             let port = BrokenPort(limit: 1)
             return run {

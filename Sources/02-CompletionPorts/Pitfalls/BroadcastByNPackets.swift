@@ -7,7 +7,7 @@ import Stage
 enum BroadcastByNPackets {
     static let pitfall = Pitfall(
         slug: "broadcast-by-n-packets",
-        title: "N packets are posted to reach N workers: one worker takes two, another none.",
+        title: "N packets are posted to reach N workers: one worker takes two, another none",
         broken: { try run(on: $0, leaves: false) },
         fixed: { try run(on: $0, leaves: true) })
 

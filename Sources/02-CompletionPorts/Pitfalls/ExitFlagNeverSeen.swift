@@ -7,7 +7,7 @@ import Stage
 enum ExitFlagNeverSeen {
     static let pitfall = Pitfall(
         slug: "exit-flag-never-seen",
-        title: "A worker that waits for a packet does not see that it is asked to stop.",
+        title: "a worker that waits for a packet does not see that it is asked to stop",
         broken: { try run(on: $0, wakes: false) },
         fixed: { try run(on: $0, wakes: true) })
 

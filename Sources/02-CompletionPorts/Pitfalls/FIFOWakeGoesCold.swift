@@ -7,7 +7,7 @@ import Stage
 enum FIFOWakeGoesCold {
     static let pitfall = Pitfall(
         slug: "fifo-wake-goes-cold",
-        title: "The worker that has waited longest is woken, so the work goes round through all of them.",
+        title: "the worker that has waited longest is woken, so the work goes round through all of them",
         broken: { driver in
             let port = BrokenPort()
             let pairs = try Pair.several(3)

@@ -7,7 +7,7 @@ import Stage
 enum LeaderLeavesNobody {
     static let pitfall = Pitfall(
         slug: "leader-leaves-nobody",
-        title: "The worker that waits in the driver leaves with a packet, and nobody takes its place.",
+        title: "the worker that waits in the driver leaves with a packet, and nobody takes its place",
         broken: { driver in
             let port = try BrokenLeaderPort(driver)
             let pairs = try Pair.several(2)

@@ -8,7 +8,7 @@ enum OneExitPacket {
 
     static let pitfall = Pitfall(
         slug: "one-exit-packet",
-        title: "One exit packet ends one worker, and the others wait for ever.",
+        title: "one exit packet ends one worker, and the others wait for ever",
         broken: { driver in
             try run(on: driver, "one exit packet is posted", patience: .milliseconds(200)) { try $0.post() }
         },

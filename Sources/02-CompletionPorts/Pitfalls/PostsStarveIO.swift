@@ -12,7 +12,7 @@ enum PostsStarveIO {
 
     static let pitfall = Pitfall(
         slug: "posts-starve-io",
-        title: "Handlers that keep posting keep the queue full, and nobody asks the kernel for completions.",
+        title: "handlers that keep posting keep the queue full, and nobody asks the kernel for completions",
         broken: { driver in
             let port = try BrokenLeaderPort(driver)
             let pair = try Pair()

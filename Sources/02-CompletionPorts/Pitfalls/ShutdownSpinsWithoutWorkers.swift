@@ -27,7 +27,7 @@ struct BrokenExitLoop {
 enum ShutdownSpinsWithoutWorkers {
     static let pitfall = Pitfall(
         slug: "shutdown-spins-without-workers",
-        title: "With 0 workers, shutdown posts exit packets for ever.",
+        title: "with 0 workers, shutdown posts exit packets for ever",
         broken: { driver in
             let port = try CompletionPort.on(driver)
             let rounds = try BrokenExitLoop(port: port, workers: []).shutDown()

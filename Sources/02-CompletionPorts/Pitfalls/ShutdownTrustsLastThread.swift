@@ -18,7 +18,7 @@ struct BrokenWorkerWait {
 enum ShutdownTrustsLastThread {
     static let pitfall = Pitfall(
         slug: "shutdown-trusts-last-thread",
-        title: "Shutdown looks at every worker, remembers the last one, and leaves while others run.",
+        title: "shutdown looks at every worker, remembers the last one, and leaves while others run",
         broken: { try broken($0) }, fixed: { try fixed($0) })
 
     private static func broken(_ driver: DriverKind) throws -> Observation {

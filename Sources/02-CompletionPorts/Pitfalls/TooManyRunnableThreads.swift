@@ -11,7 +11,7 @@ enum TooManyRunnableThreads {
 
     static let pitfall = Pitfall(
         slug: "too-many-runnable-threads",
-        title: "As many workers run at once as there are packets, however few processors there are.",
+        title: "as many workers run at once as there are packets, however few processors there are",
         broken: { _ in
             let port = BrokenPort()
             return run {

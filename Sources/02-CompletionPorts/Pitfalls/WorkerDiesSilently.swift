@@ -35,7 +35,7 @@ enum WorkerDiesSilently {
 
     static let pitfall = Pitfall(
         slug: "worker-dies-silently",
-        title: "An error that nobody expected ends the worker; when the last one has gone nothing is served.",
+        title: "an error that nobody expected ends the worker; when the last one has gone nothing is served",
         broken: { driver in
             let port = try CompletionPort.on(driver)
             let handled = Gate()
