@@ -46,9 +46,6 @@ public struct TransferMessage: Equatable, Sendable {
     /// The frames on the wire: four bytes of length, then the message.
     public static let codec = LengthPrefixed(.four, .bigEndian, maximumLength: headLength + maximumText)
 
-    /// Bytes of a message without a text, as a frame: of the head of a piece.
-    static let shortestFrame = codec.width.rawValue + headLength
-
     /// A message.
     public init(
         _ kind: Kind, _ id: UInt32 = 0, count: UInt32 = 0, value: UInt64 = 0,

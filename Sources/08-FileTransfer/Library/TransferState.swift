@@ -9,13 +9,9 @@ public struct TransferLimits: Sendable {
 
     /// Limits in the unit of a program.
     public init(answer: Duration = .seconds(10), stall: Duration = .seconds(30)) {
-        self.answer = TransferLimits.nanoseconds(answer)
-        self.stall = TransferLimits.nanoseconds(stall)
-    }
-
-    /// At most 30 years, so that adding it to a time is always a time.
-    private static func nanoseconds(_ limit: Duration) -> UInt64 {
-        UInt64(min(max(0, limit / .nanoseconds(1)), 1e18))
+        // At most 30 years, so that adding it to a time is always a time.
+        let limits = [answer, stall].map { UInt64(min(max(0, $0 / .nanoseconds(1)), 1e18)) }
+        (self.answer, self.stall) = (limits[0], limits[1])
     }
 }
 
@@ -59,12 +55,14 @@ public struct SendingState: Sendable {
     /// A file of so many bytes has been announced.
     public init(size: UInt64, pieceLimit: Int, limits: TransferLimits, now: UInt64) {
         self.size = size
-        self.pieceLimit = min(max(1, pieceLimit), Socket.transmitLimit - TransferMessage.shortestFrame)
+        self.pieceLimit = min(
+            max(1, pieceLimit), Socket.transmitLimit - TransferMessage.codec.maximumFrameLength)
         self.limits = limits
         deadline = now + limits.answer
     }
 
-    /// How far the summing up may be ahead of the sending: what it reads is sent while it is still in memory.
+    /// How far the summing up may be ahead of the sending, and `next` keeps the sending as close to it: what one of them
+    /// reads is still in memory for the other, and the sum is not long in coming when all has been sent.
     public var mayBeSummed: UInt64 { min(size, sent + UInt64(2 * pieceLimit)) }
 
     /// The receiver has agreed.
@@ -97,11 +95,12 @@ public struct SendingState: Sendable {
     /// So many more bytes have been read and summed up.
     public mutating func summedUp(_ count: Int, now: UInt64) -> Step {
         summed += UInt64(count)
+        if phase == .sending { deadline = now + limits.stall }
         return next(now)
     }
 
     private mutating func next(_ now: UInt64) -> Step {
-        guard phase == .sending, inFlight == 0 else { return .wait }
+        guard phase == .sending, inFlight == 0, sent <= summed + UInt64(2 * pieceLimit) else { return .wait }
         if sent < size { return .piece(offset: sent, count: Int(min(size - sent, UInt64(pieceLimit)))) }
         guard summed == size else { return .wait }
         phase = .completed
