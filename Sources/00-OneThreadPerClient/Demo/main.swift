@@ -9,7 +9,7 @@ if CommandLine.arguments.count == 4, CommandLine.arguments[1] == MeasuredServer.
     MeasuredServer.beOne(CommandLine.arguments[2], CommandLine.arguments[3])
 }
 
-let clients = Option.number("clients", in: 1...4_000, "how many clients connect in the end (1000)")
+let clients = Option.number("clients", in: 2...4_000, "how many clients connect in the end (1000)")
 let usage = Usage(
     "00-one-thread-per-client",
     "five servers of the same echo: what each of them costs while its clients are silent.",

@@ -52,7 +52,7 @@ enum APCStarvedByComputation {
             happened: calls.value != 1,
             lines: [
                 "the computation was cut into pieces: the routine ran \(calls.value) time between two of them",
-                "it ran after \(pieces.value) pieces; the computation could go on",
+                "it ran after piece number \(pieces.value); the computation could go on",
             ])
     }
 }
