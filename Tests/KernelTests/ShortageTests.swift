@@ -71,7 +71,7 @@ extension KernelSuite {
                 try listener.accept(accept, socket, into: buffer.area, receiveLength: 16)
                 #expect(listener.acceptsAwaitingData == 0)
                 let peer = try Peer(connectingTo: listener.localAddress)
-                #expect(collector.isSilent() && listener.acceptsAwaitingData == 1)
+                #expect(eventually { listener.acceptsAwaitingData == 1 } && collector.isSilent())
                 peer.send("x")
                 #expect(try #require(collector.next()).operation === accept)
                 #expect(listener.acceptsAwaitingData == 0)
