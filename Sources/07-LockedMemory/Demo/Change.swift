@@ -11,8 +11,8 @@ func drawChange(_ options: Stage.Options, on terminal: Terminal) throws {
     choices.budgetPages = 16
     choices.pendingAccepts = 1
     choices.policy = .adaptive(ReceiveThresholds(zeroByteFrom: 3, bufferedUpTo: 1))
-    let server = try ThriftyServer(options: choices)
     Recorder.start()
+    let server = try ThriftyServer(options: choices)
     var clients: [Socket] = []
     var modes: [ReceiveMode] = []
     for number in 1...3 {

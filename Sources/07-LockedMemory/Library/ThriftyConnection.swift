@@ -2,6 +2,7 @@ import CompletionPorts
 import Contexts
 import Glibc
 import Kernel
+import Timeline
 
 /// A client's connection, with the one operation that goes round on it: wait, answer, wait.
 ///
@@ -35,7 +36,7 @@ final class ThriftyConnection: Overlapped, PageClaimant, @unchecked Sendable {
     private let house: ThriftyHouse
     private let lock = Lock()
     // Guarded by the lock.
-    private var purpose = Purpose.notice
+    private var purpose = Purpose.notice { didSet { Recorder.label(identity, "\(purpose)") } }
     /// From the slab: while a receive with a buffer is pending, and while there are bytes to be answered.
     private var buffer: UnsafeMutableRawBufferPointer?
     private var unanswered = 0

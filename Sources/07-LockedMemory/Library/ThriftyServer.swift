@@ -2,6 +2,7 @@ import CompletionPorts
 import Contexts
 import Glibc
 import Kernel
+import Timeline
 
 /// The stage's server: gives every client its own bytes back, and locks no more memory than its budget allows.
 ///
@@ -147,6 +148,7 @@ private struct Acceptor: Sendable {
 
     func post(_ acceptance: Acceptance) throws(SystemError) {
         acceptance.socket = Socket()
+        Recorder.label(acceptance.identity, "accept")
         try listener.accept(acceptance, acceptance.socket, into: acceptance.memory, receiveLength: 0)
     }
 
