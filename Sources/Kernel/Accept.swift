@@ -26,7 +26,7 @@ extension Socket {
         guard receiveLength >= 0, buffer.count >= receiveLength + 2 * Address.capacity else {
             throw SystemError(EFAULT, attempted: "accept into a buffer without room for two addresses")
         }
-        guard socket !== self, socket.claim() else {
+        guard socket !== self, socket.claim(for: self) else {
             throw SystemError(EINVAL, attempted: "accept with a socket that is in use")
         }
         do throws(SystemError) {

@@ -6,7 +6,8 @@ extension Socket {
     /// those bytes have been handed over, or with an error.
     ///
     /// - Parameter firstData: The driver's until the completion.
-    /// - Throws: EINVAL when the socket is not bound, EISCONN when it is connected, EBADF when it is closed.
+    /// - Throws: EINVAL when the socket is not bound or listens, EISCONN when it is connected, EALREADY when it is being
+    ///   connected, EBADF when it is closed.
     ///
     /// Win32 counterpart: `ConnectEx`.
     public func connect(
@@ -20,8 +21,12 @@ extension Socket {
             guard !state.pointee.connected else {
                 throw SystemError(EISCONN, attempted: "connect to \(address)")
             }
-            guard state.pointee.bound, state.pointee.descriptor >= 0 else {
-                throw SystemError(EINVAL, attempted: "connect with a socket that is not bound")
+            guard state.pointee.bound, !state.pointee.listening, state.pointee.descriptor >= 0 else {
+                throw SystemError(EINVAL, attempted: "connect with a socket that is not bound, or listens")
+            }
+            // Nothing else can be pending there without a connection.
+            guard state.lane(.outward).pointee.pending.head == nil else {
+                throw SystemError(EALREADY, attempted: "connect a socket that is connecting")
             }
         }
     }
@@ -33,31 +38,18 @@ final class ConnectTarget: Sendable {
 }
 
 extension Overlapped {
-    /// Three phases: ask for the connection, ask what came of it, send the first data.
+    /// Two phases: ask for the connection until it stands, and send the first data.
     final func attemptConnect(_ descriptor: Int32) -> Attempt {
         switch phase {
         case 0:
             guard let target = extra as? ConnectTarget else { return .failed(EINVAL) }
-            phase = 1
             if target.address.withSystem({ Glibc.connect(descriptor, $0, $1) }) == 0 {
-                phase = 2
+                phase = 1
                 return .more
             }
-            // Interrupted or not: the attempt goes on by itself, and the socket becomes writable when it ends.
-            return errno == EINPROGRESS || errno == EINTR ? .again : .failed(errno)
-        case 1:
-            var code: Int32 = 0
-            var length = socklen_t(MemoryLayout<Int32>.size)
-            getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &code, &length)
-            if code != 0 { return .failed(code) }
-            var peer = sockaddr_storage()
-            length = socklen_t(MemoryLayout<sockaddr_storage>.size)
-            let isConnected = withUnsafeMutablePointer(to: &peer) {
-                $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(descriptor, $0, &length) }
-            }
-            if isConnected != 0 { return .again }
-            phase = 2
-            return .more
+            // Interrupted or not: the attempt goes on by itself, and the socket becomes writable when it ends. Asked
+            // again then, the call tells what came of it, and leaves a socket that may be connected again.
+            return [EINPROGRESS, EALREADY, EINTR].contains(errno) ? .again : .failed(errno)
         default:
             return attemptSend(descriptor)
         }

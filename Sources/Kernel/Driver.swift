@@ -121,8 +121,9 @@ public class Driver: @unchecked Sendable {
     /// Under the state's lock: forgets a handle.
     func detach(_ state: StatePointer) { state.pointee.registered = false }
 
-    /// Under the state's lock: asks for an operation that is being carried out to be cancelled.
-    func cancel(_ operation: Overlapped) {}
+    /// Under the state's lock: asks for an operation that is being carried out to be cancelled. False when it is
+    /// complete already, and only nobody has come to take its answer.
+    func cancel(_ operation: Overlapped) -> Bool { true }
 
     /// Whether operations can be started before the descriptor is known to be ready.
     var startsBlindly: Bool { false }

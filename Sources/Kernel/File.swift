@@ -17,6 +17,7 @@ public final class File: Handle, @unchecked Sendable {
 
     /// The path that the file was opened with.
     public let path: String
+    let isReadOnly: Bool
 
     /// - Throws: ENOENT, EACCES, EISDIR, EEXIST, EMFILE, with the path in the sentence.
     public init(_ path: String, for access: Access = .reading) throws(SystemError) {
@@ -27,6 +28,7 @@ public final class File: Handle, @unchecked Sendable {
             case .creating: O_RDWR | O_CREAT | O_EXCL
             }
         self.path = path
+        isReadOnly = access == .reading
         let descriptor = try check("open \(path)") { ck_open(path, flags | O_CLOEXEC, 0o644) }
         super.init(descriptor: descriptor, kind: .file)
         var status = stat()

@@ -162,6 +162,7 @@ open class Handle: @unchecked Sendable {
     @discardableResult
     public final func cancel(_ operation: Overlapped? = nil) -> Bool {
         var completed = CompletionList()
+        catchUp(&completed)
         // An accept that waits on its new connection is its listener's to cancel.
         let isWanted = { [self] (pending: Overlapped) in
             pending.handle === self && (operation == nil || pending === operation)
@@ -171,14 +172,33 @@ open class Handle: @unchecked Sendable {
         let connections = Array(awaitingFirstData.values)
         state.unlock()
         for connection in connections {
+            connection.catchUp(&completed)
             found = connection.locked { _ in connection.cancelPending(&completed, where: isWanted) } || found
         }
         completed.deliver()
         return found
     }
 
+    /// Carries out what could be carried out by now, if nobody has asked the driver since: what has come before a
+    /// cancel or a close is the operation's. A ring has its answers already.
+    private final func catchUp(_ completed: inout CompletionList) {
+        for direction in [Direction.inward, .outward] {
+            state.lock()
+            let lane = state.lane(direction)
+            let head = lane.pointee.pending.head?._withUnsafeGuaranteedRef { $0.operation }
+            guard let driver = state.pointee.driver, !driver.startsBlindly, state.pointee.kind != .file,
+                !state.pointee.closed, head != nil, head != .transmit
+            else {
+                state.unlock()
+                continue
+            }
+            lane.pointee.ready = true
+            driver.tryHead(state, lane, &completed)
+        }
+    }
+
     /// Under the lock: completes what waits, and asks the driver for what is being carried out.
-    private final func cancelPending(
+    final func cancelPending(
         _ completed: inout CompletionList, where isWanted: (Overlapped) -> Bool
     ) -> Bool {
         var found = false
@@ -188,13 +208,14 @@ open class Handle: @unchecked Sendable {
                 let operation = reference._withUnsafeGuaranteedRef { $0 }
                 cursor = operation.next
                 guard isWanted(operation) else { continue }
+                let wasFound = found
                 found = true
                 let isCarriedOut =
                     state.pointee.kind == .file
                     || (lane.pointee.busy && reference.toOpaque() == lane.pointee.pending.head?.toOpaque())
                 if isCarriedOut {
                     operation.cancelRequested = true
-                    operation.ring?.cancel(operation)
+                    if let ring = operation.ring, !ring.cancel(operation) { found = wasFound }
                 } else {
                     lane.pointee.pending.remove(reference)
                     operation.finish(state, bytes: operation.progress, code: ECANCELED)
@@ -211,10 +232,15 @@ open class Handle: @unchecked Sendable {
     /// Win32 counterpart: `closesocket`, `CloseHandle`.
     public final func close() {
         var completed = CompletionList()
+        catchUp(&completed)
         state.lock()
-        guard !state.pointee.closed else { return state.unlock() }
+        guard !state.pointee.closed else {
+            state.unlock()
+            return completed.deliver()
+        }
         state.pointee.closed = true
         let descriptor = state.pointee.descriptor
+        let isClaimed = descriptor < 0 && state.pointee.bound
         _ = cancelPending(&completed) { _ in true }
         let connections = Array(awaitingFirstData.values)
         if descriptor >= 0 {
@@ -226,10 +252,13 @@ open class Handle: @unchecked Sendable {
         state.unlock()
         // A client that has said nothing yet goes with the listener that it came to.
         for connection in connections {
+            connection.catchUp(&completed)
             connection.locked { _ in
                 _ = connection.cancelPending(&completed) { $0.handle === self }
             }
         }
+        // And an accept that is to fill this socket, and has no client yet.
+        if isClaimed { (self as? Socket)?.giveUpAccept(&completed) }
         completed.deliver()
         withExtendedLifetime(target) {}
     }

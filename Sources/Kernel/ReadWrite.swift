@@ -24,8 +24,8 @@ extension File {
     /// Posts a write at `operation.offset`. Completes when every byte has been given to the system, or with an error.
     ///
     /// - Parameter buffer: The driver's until the completion, and unchanged.
-    /// - Throws: EBADF when the file is closed, EINVAL when the offset is negative, EALREADY when the operation is
-    ///   pending.
+    /// - Throws: EBADF when the file is closed or was opened for reading, EINVAL when the offset is negative, EALREADY
+    ///   when the operation is pending.
     ///
     /// Win32 counterpart: `WriteFile` on a handle opened with `FILE_FLAG_OVERLAPPED`.
     public func write(_ operation: Overlapped, from buffer: UnsafeRawBufferPointer) throws(SystemError) {
@@ -33,6 +33,9 @@ extension File {
         try post(operation, .write, .outward, UnsafeMutableRawBufferPointer(mutating: buffer)) {
             _ throws(SystemError) in
             guard isValid else { throw SystemError(EINVAL, attempted: "write before the start of a file") }
+            guard !isReadOnly else {
+                throw SystemError(EBADF, attempted: "write to a file that was opened for reading")
+            }
         }
     }
 }

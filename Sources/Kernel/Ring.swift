@@ -166,9 +166,9 @@ final class Ring: @unchecked Sendable {
     }
 
     /// Asks for a request to be cancelled; its answer comes either way. One that is only written is handed over
-    /// first, so that it can be found.
-    func cancel(_ tag: UInt64) {
+    /// first, so that it can be found. False when it has been answered.
+    func cancel(_ tag: UInt64) -> Bool {
         submit()
-        _ = ck_io_uring_cancel(descriptor, tag)
+        return ck_io_uring_cancel(descriptor, tag) == 0 || errno != ENOENT
     }
 }

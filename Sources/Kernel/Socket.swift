@@ -121,19 +121,38 @@ public final class Socket: Handle, @unchecked Sendable {
 
     // MARK: A connection's way
 
+    /// The listener whose accept has claimed this socket, until it has a client. Guarded by this socket's lock.
+    private var claimant: Socket?
+
     /// For an accept: takes the fresh socket, so that no other accept gets it too.
-    func claim() -> Bool {
+    func claim(for listener: Socket) -> Bool {
         locked { state in
             guard state.pointee.descriptor < 0, !state.pointee.closed, !state.pointee.bound else {
                 return false
             }
             state.pointee.bound = true
+            claimant = listener
             return true
         }
     }
 
     /// An accept was not posted after all, or came to nothing: the socket is fresh again.
-    func disclaim() { locked { if $0.pointee.descriptor < 0 { $0.pointee.bound = false } } }
+    func disclaim() {
+        let listener = locked { state in
+            if state.pointee.descriptor < 0 { state.pointee.bound = false }
+            return claimant.take()
+        }
+        // Not let go under the lock: it may be the last reference.
+        withExtendedLifetime(listener) {}
+    }
+
+    /// This socket was closed: the accept that would have filled it is cancelled.
+    func giveUpAccept(_ completed: inout CompletionList) {
+        guard let listener = locked({ _ in claimant.take() }) else { return }
+        listener.locked { _ in
+            _ = listener.cancelPending(&completed) { $0.operation == .accept && $0.other === self }
+        }
+    }
 
     /// Under this socket's lock: a connection for a claimed socket. False when nobody wants it any more, or the
     /// socket was closed meanwhile; then the connection is closed, too.
@@ -144,6 +163,7 @@ public final class Socket: Handle, @unchecked Sendable {
         }
         state.pointee.descriptor = descriptor
         state.pointee.connected = true
+        claimant = nil
         connectedSince = monotonicNanoseconds()
         if state.pointee.target != nil { try? state.pointee.driver?.attach(state) }
         return true

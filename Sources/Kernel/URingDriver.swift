@@ -43,9 +43,7 @@ final class URingDriver: Driver, @unchecked Sendable {
 
     // MARK: Requests
 
-    override func cancel(_ operation: Overlapped) {
-        if operation.ring === self { ring.cancel(UInt64(operation.identity)) }
-    }
+    override func cancel(_ operation: Overlapped) -> Bool { ring.cancel(UInt64(operation.identity)) }
 
     override func carry(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
         guard operation.isRingOperation else { return false }

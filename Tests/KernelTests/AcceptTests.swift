@@ -233,13 +233,19 @@ extension KernelSuite {
         func closingTheSocket(kind: DriverKind) throws {
             try withCollector(kind) { collector in
                 let listener = try listener(collector)
+                // At once, and no other accept: nobody has connected, and nobody has to.
                 let early = Accept(16)
+                let other = Accept(0)
                 try early.post(on: listener)
+                try other.post(on: listener)
                 early.socket.close()
-                let peer = try Peer(connectingTo: listener.localAddress)
                 let packet = try #require(collector.next())
                 #expect(packet.operation === early && packet.code == ECANCELED && packet.key == 5)
-                #expect(peer.sawEnd)
+                #expect(collector.isSilent() && other.isPending)
+                let peer = try Peer(connectingTo: listener.localAddress)
+                #expect(try #require(collector.next()).operation === other)
+                let client = try peer.socket.localAddress
+                #expect(try other.socket.remoteAddress == client)
                 let late = Accept(16)
                 try late.post(on: listener)
                 let second = try Peer(connectingTo: listener.localAddress)
@@ -336,6 +342,12 @@ extension KernelSuite {
                 expectError(ENOTCONN) { try socket.send(Buffer("x")) }
                 expectError(EINVAL) { try Socket.unbound().connect(connect, to: free) }
                 expectError(EINVAL) { try Socket().connect(connect, to: free) }
+                expectError(EINVAL) { try Socket.listener(on: .loopback()).connect(connect, to: free) }
+                // A socket whose connect was refused may try again.
+                let listener = try Socket.listener(on: .loopback())
+                let target = try listener.localAddress
+                try socket.connect(connect, to: target)
+                #expect(try #require(collector.next()).code == 0 && collector.isSilent())
                 socket.close()
                 expectError(EBADF) { try socket.connect(connect, to: free) }
             }
@@ -359,6 +371,8 @@ extension KernelSuite {
                 #expect(eventually(within: .milliseconds(50)) { collector.count == 4 } == false)
                 while collector.next(within: .milliseconds(20)) != nil {}
                 let (waiting, operation) = try #require(pending.first { $0.1.isPending })
+                expectError(EALREADY) { try waiting.connect(Buffer(0), to: target) }
+                expectError(ENOTCONN) { try waiting.send(Buffer("x")) }
                 #expect(waiting.cancel(operation))
                 #expect(try #require(collector.next()).code == ECANCELED)
                 let (last, lastOperation) = try #require(pending.last { $0.1.isPending })

@@ -72,6 +72,54 @@ extension KernelSuite {
         }
 
         @Test(
+            "what came before a cancel or a close is the operation's, although nobody has asked the driver since",
+            arguments: DriverKind.permitted, [false, true])
+        func cameBefore(kind: DriverKind, byClosing: Bool) throws {
+            let collector = try Collector(kind, pollers: 0)
+            let (socket, peer) = try connection(collector)
+            let listener = try Socket.listener(on: .loopback())
+            try listener.associate(with: collector, key: 5, driver: collector.driver)
+            let (accepted, silent) = (Socket(), Socket())
+            let (plain, waiting) = (Buffer(2 * Address.capacity), Buffer(8 + 2 * Address.capacity))
+            let receive = Buffer(8)
+            try socket.receive(receive)
+            try listener.accept(plain, accepted, into: plain.area, receiveLength: 0)
+            // Handles are registered, and what is pending has been started.
+            collector.poll(until: .after(.milliseconds(1)))
+            peer.send("early")
+            let client = try Peer(connectingTo: listener.localAddress)
+            if byClosing {
+                socket.close()
+                listener.close()
+            } else {
+                #expect(!socket.cancel(receive) && !socket.cancel())
+                #expect(!listener.cancel(plain))
+            }
+            let deadline = Deadline.after(.seconds(5))
+            while collector.count < 2, !deadline.hasPassed {
+                collector.poll(until: .after(.milliseconds(10)))
+            }
+            let packets = collector.next(2)
+            #expect(packets.count == 2 && packets.allSatisfy { $0.code == 0 }, "\(packets)")
+            #expect(receive.text == "early" && accepted.descriptor >= 0)
+            guard !byClosing else { return }
+            // The same for an accept that has its client, and whose first data have come.
+            try listener.accept(waiting, silent, into: waiting.area, receiveLength: 8)
+            let second = try Peer(connectingTo: listener.localAddress)
+            while silent.descriptor < 0, !deadline.hasPassed {
+                collector.poll(until: .after(.milliseconds(10)))
+            }
+            second.send("hello")
+            #expect(!listener.cancel(waiting))
+            while collector.count < 1, !deadline.hasPassed {
+                collector.poll(until: .after(.milliseconds(10)))
+            }
+            let packet = try #require(collector.next())
+            #expect(packet.operation === waiting && packet.code == 0 && packet.bytes == 5)
+            withExtendedLifetime((client, second)) {}
+        }
+
+        @Test(
             "what a ring has not handed over yet is cancelled and closed as well", arguments: [false, true])
         func cancelUnsubmitted(byClosing: Bool) throws {
             for kind in DriverKind.permitted {

@@ -63,6 +63,26 @@ extension KernelSuite {
             }
         }
 
+        @Test(
+            "a silent client has found its accept: no notice for it, but for the next",
+            arguments: DriverKind.permitted)
+        func silentIsConsumed(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let listener = try listener(collector)
+                let (accept, socket, buffer) = (Overlapped(), Socket(), Buffer(16 + 2 * Address.capacity))
+                try listener.accept(accept, socket, into: buffer.area, receiveLength: 16)
+                let notice = Overlapped()
+                try listener.noticeShortage(notice)
+                let silent = try Peer(connectingTo: listener.localAddress)
+                #expect(eventually { listener.acceptsAwaitingData == 1 })
+                #expect(collector.isSilent() && notice.isPending)
+                let next = try Peer(connectingTo: listener.localAddress)
+                #expect(try #require(collector.next()).operation === notice)
+                #expect(accept.isPending)
+                withExtendedLifetime((silent, next)) {}
+            }
+        }
+
         @Test("accepts that hold a silent client are counted", arguments: DriverKind.permitted)
         func held(kind: DriverKind) throws {
             try withCollector(kind) { collector in
