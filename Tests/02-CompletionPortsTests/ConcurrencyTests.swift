@@ -282,6 +282,39 @@ struct Chance {
         #expect(try port.next(within: .zero).key == 1)
     }
 
+    @Test(
+        "B2, D4: a time-out of zero asks and does not wait, also when the limit holds a packet back",
+        arguments: DriverKind.permitted)
+    func zeroUnderTheLimit(_ driver: DriverKind) throws {
+        let port = try makePort(1, driver, noticing: false)
+        let (busy, other) = (PortWorker("busy"), PortWorker("other"))
+        for key in 1...2 { try port.post(key: UInt(key)) }
+        busy.ask(port)
+        #expect(busy.key() == 1)
+        other.ask(port, timeout: .zero)
+        #expect(other.take()?.isTimedOut == true)
+        #expect(port.queuedPackets == 1)
+        // The time-out counts as running, and so does the busy one; whoever asks again is one less.
+        other.worker.end()
+        busy.ask(port, timeout: .zero)
+        #expect(busy.key() == 2)
+        port.close()
+        busy.worker.end()
+    }
+
+    @Test("a time-out may be as long as a number goes, and a limit as large", arguments: DriverKind.permitted)
+    func enormous(_ driver: DriverKind) throws {
+        let port = try makePort(.max, driver)
+        for timeout in [Duration.seconds(Int64.max), .seconds(1 << 33), .seconds((1 << 32) - 1)] {
+            let waiting = PortWorker("waiting")
+            #expect(waiting.waits(at: port, as: 1, timeout: timeout))
+            try port.post(key: 7)
+            #expect(waiting.key() == 7)
+            waiting.worker.end()
+        }
+        #expect(port.dequeue(timeout: .seconds(Int64.min)).isTimedOut)
+    }
+
     @Test("C2: a post satisfies one waiter and no other", arguments: DriverKind.permitted, [1, 4])
     func oneWaiter(_ driver: DriverKind, _ limit: Int) throws {
         let port = try makePort(limit, driver)
@@ -308,6 +341,11 @@ struct Chance {
         #expect(port.dequeue(into: &batch) == .packets(1))
         #expect(batch.next()?.key == 6 && batch.next() == nil)
         #expect(port.dequeue(into: &batch, timeout: .zero) == .timedOut)
+        // There is no batch without room.
+        var none = PacketBatch(capacity: 0)
+        for number in 1...2 { try port.post(key: UInt(number)) }
+        #expect(none.capacity == 1 && port.dequeue(into: &none) == .packets(1))
+        #expect(none.next()?.key == 1 && port.dequeue(into: &none) == .packets(1))
         port.close()
         #expect(port.dequeue(into: &batch) == .closed)
     }

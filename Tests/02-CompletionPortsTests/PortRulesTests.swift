@@ -417,4 +417,33 @@ import Testing
             complaints.expect(port.close(draining: false).isEmpty, "closing again does nothing")
         }
     }
+
+    @Test(
+        "rule 11: closing again may still ask for what is queued; then there is nothing but the end",
+        arguments: DriverKind.permitted)
+    func closedTwice(driver: DriverKind) throws {
+        try verify { complaints in
+            let port = try CompletionPort.on(driver)
+            let pair = try Pair()
+            try port.associate(pair.server, key: 7)
+            let request = Request()
+            try pair.server.receive(request, into: request.memory)
+            try pair.client.say("hello")
+            complaints.expect(
+                eventually {
+                    try? port.post(key: 1)
+                    _ = port.dequeue(timeout: .zero)
+                    return !request.isPending
+                }, "the receive's packet in the queue")
+            for number in 1...3 { try port.post(key: UInt(number)) }
+            let queued = port.queuedPackets
+            complaints.expect(port.close().isEmpty, "everything stays in the queue")
+            complaints.equal(port.close(draining: false).count, queued, "what is handed back")
+            guard case .closed = port.dequeue(timeout: .zero) else { return complaints.add("not closed") }
+            complaints.expect(port.close(draining: false).isEmpty, "once")
+            // Whoever got it back may use it again.
+            try pair.client.receive(request, into: request.memory)
+            pair.client.close()
+        }
+    }
 }

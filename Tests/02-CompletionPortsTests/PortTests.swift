@@ -83,6 +83,41 @@ import Testing
         }
     }
 
+    @Test(
+        "A7: what was posted with a routine before the association goes to its routine",
+        arguments: DriverKind.permitted)
+    func routineBeforeAssociation(driver: DriverKind) throws {
+        try verify { complaints in
+            let port = try CompletionPort.on(driver)
+            let pair = try Pair()
+            let routine = Routine()
+            let requests = [Request(1), Request(2)]
+            requests[0].routineTarget = routine
+            for request in requests { try pair.server.receive(request, into: request.memory) }
+            try port.associate(pair.server, key: 1)
+            try pair.client.say("for the routine")
+            complaints.expect(port.hasNothingMore, "no packet")
+            complaints.expect(routine.taken.value == 1 && !requests[0].isPending, "the routine's")
+            try pair.client.say("for the port")
+            complaints.expect(try port.next().operation === requests[1], "the other one's packet")
+            complaints.refused(EINVAL, "a routine from now on") { () throws(SystemError) in
+                try pair.server.receive(requests[0], into: requests[0].memory)
+            }
+        }
+    }
+
+    /// Where the completions of routines go.
+    private final class Routine: CompletionTarget, @unchecked Sendable {
+        let taken = Counter()
+
+        override func take(_ completed: inout CompletionList) {
+            while let operation = completed.popFirst() {
+                taken.add()
+                operation.takeRetainedValue().wasDequeued()
+            }
+        }
+    }
+
     @Test("A8: a key is any 64 bits, and nobody looks into it", arguments: DriverKind.permitted)
     func keys(driver: DriverKind) throws {
         try verify { complaints in
@@ -219,6 +254,34 @@ import Testing
             complaints.equal(second.errorCode, 0)
             complaints.equal((second.operation as? Request)?.text(second.bytes), "last words")
             complaints.expect(port.hasNothingMore, "no packet for the close")
+        }
+    }
+
+    @Test(
+        "B7, H9: what had come before a close or a cancel is delivered, although nobody has asked the port since",
+        arguments: DriverKind.permitted)
+    func cameBefore(driver: DriverKind) throws {
+        try verify { complaints in
+            let port = try CompletionPort.on(driver)
+            for isClosed in [true, false] {
+                let pair = try Pair()
+                try port.associate(pair.server, key: 77)
+                let request = Request()
+                try pair.server.receive(request, into: request.memory)
+                complaints.expect(port.hasNothingMore, "pending")
+                try pair.client.say("last words")
+                if isClosed {
+                    pair.server.close()
+                } else {
+                    complaints.expect(!pair.server.cancel(request), "too late to cancel")
+                }
+                let packet = try port.next()
+                complaints.expect(packet.operation === request && packet.key == 77, "its packet")
+                complaints.equal(packet.errorCode, 0)
+                complaints.equal(request.text(packet.bytes), "last words")
+                complaints.expect(port.hasNothingMore, "one packet")
+                pair.server.close()
+            }
         }
     }
 
@@ -371,6 +434,17 @@ import Testing
             complaints.expect(port.hasNothingMore, "no packet")
             complaints.expect(event.isSet && !quiet.isPending, "the event is set")
             complaints.equal(quiet.text(quiet.bytes), "quiet")
+            // Nor when it fails.
+            for isCancelled in [true, false] {
+                let other = try Pair()
+                try port.associate(other.server, key: 2)
+                try other.server.receive(quiet, into: quiet.memory)
+                complaints.expect(!event.isSet, "reset")
+                if isCancelled { other.server.cancel(quiet) } else { other.server.close() }
+                complaints.expect(port.hasNothingMore, "no packet of a failure")
+                complaints.expect(event.isSet && quiet.errorCode == SystemError.cancelled, "the event is set")
+                complaints.equal(quiet.bytes, 0)
+            }
             // And it may be posted again, without having been dequeued.
             quiet.suppressesPacket = false
             try pair.server.receive(quiet, into: quiet.memory)

@@ -70,6 +70,70 @@ import Testing
         }
     }
 
+    /// The schedule of Wine's test, recorded on Windows 10.
+    // I2.5
+    @Test(
+        "D1, C2: what is posted while workers wait is theirs, the newest first; its poster gets what is left",
+        arguments: DriverKind.permitted, [1, 2, 4])
+    func postedToThoseWhoWait(_ driver: DriverKind, _ limit: Int) throws {
+        for _ in 0..<20 {
+            let port = try makePort(limit, driver)
+            let (a, b, poster) = (PortWorker("A"), PortWorker("B"), PortWorker("poster"))
+            #expect(a.waits(at: port, as: 1))
+            #expect(b.waits(at: port, as: 2))
+            poster.worker.begin {
+                for key in 3...5 { try? port.post(key: UInt(key)) }
+            }
+            #expect(poster.worker.finish())
+            poster.ask(port)
+            // Those that have their packet sleep. With a limit of 1 the poster is the newest when B does.
+            #expect(b.key() == 3)
+            #expect(poster.key() == (limit == 1 ? 4 : 5))
+            #expect(a.key() == (limit == 1 ? 5 : 4))
+            port.close()
+            for worker in [a, b, poster] { worker.worker.end() }
+        }
+    }
+
+    @Test(
+        "C2: who posts for somebody who waits does not get it back", arguments: DriverKind.permitted,
+        [1, 2, 4])
+    func postedForAnother(_ driver: DriverKind, _ limit: Int) throws {
+        for _ in 0..<100 {
+            let port = try makePort(limit, driver)
+            let (waiting, poster) = (PortWorker("waiting"), PortWorker("poster"))
+            #expect(waiting.waits(at: port, as: 1))
+            let isTimedOut = Counter()
+            poster.worker.begin {
+                try? port.post(key: 1)
+                if port.dequeue(timeout: .zero).isTimedOut { isTimedOut.add() }
+            }
+            #expect(poster.worker.finish() && isTimedOut.value == 1)
+            #expect(waiting.key() == 1)
+            port.close()
+            for worker in [waiting, poster] { worker.worker.end() }
+        }
+    }
+
+    @Test(
+        "D1: who has waited long enough and asks again is the newest", arguments: DriverKind.permitted,
+        [1, 2])
+    func newestAfterTimeOut(_ driver: DriverKind, _ limit: Int) throws {
+        let port = try makePort(limit, driver)
+        let (a, b) = (PortWorker("A"), PortWorker("B"))
+        a.ask(port, timeout: .milliseconds(300))
+        #expect(a.isWaiting(at: port, as: 1))
+        #expect(b.waits(at: port, as: 2))
+        #expect(a.take()?.isTimedOut == true)
+        #expect(a.waits(at: port, as: 2))
+        try port.post(key: 1)
+        #expect(a.key() == 1)
+        try port.post(key: 2)
+        #expect(b.key() == 2)
+        port.close()
+        for worker in [a, b] { worker.worker.end() }
+    }
+
     @Test("D2: with slow traffic one and the same worker handles everything", arguments: DriverKind.permitted)
     func slowTraffic(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)

@@ -41,9 +41,12 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     var queue = CircularQueue<Packet>(capacity: 256)
     /// Workers that count against the limit.
     var running = 0
-    /// Workers that wait in the driver. Running and these together stay at or under the limit, so that nobody who
-    /// leaves the driver with a packet has to wake a successor for it. I2.6
+    /// Workers that wait in the driver. They go there only while running and these together are under the limit, so
+    /// that nobody who leaves the driver with a packet has to wake a successor for it. I2.6
     var inKernel = 0
+    /// The packets of workers that still wait in the driver, and have been woken: who comes out takes one. Nobody who
+    /// asks meanwhile gets them.
+    var promised = CircularQueue<Packet>(capacity: 4)
     /// Workers beyond that.
     var parked = WorkerStack()
     var tied: [Worker] = []
@@ -52,8 +55,6 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     var isWaking = false
     /// Given to whoever asks.
     var lastTicket = 0
-    /// The largest ticket of those who wait in the driver; too large, perhaps, when that worker has left.
-    var newestInKernel = 0
     /// Counts the times that a worker took packets.
     var turns = 0
     var turnsWithoutKernel = 0

@@ -73,7 +73,8 @@ extension CompletionPort {
         running += 1
         turns += 1
         turnsWithoutKernel += packets
-        let wakes = releaseWaiters()
+        // What it has left is for whoever asks first: itself, perhaps, before another one is awake.
+        let wakes = releaseWaiters(giving: false)
         sampler?.stir()
         lock.unlock()
         if wakes { driver.wake() }
@@ -101,12 +102,12 @@ extension CompletionPort {
     /// With the lock, before and after: waits until there is a packet that this worker may take.
     private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
         if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel, inKernel == 0, !isClosed {
-            enterKernel(worker)
-            askKernel(worker, until: .now)
+            inKernel += 1
+            if let packet = askKernel(worker, until: .now) { return .ready(packet) }
         }
         var hasWaited = false
         while true {
-            if !queue.isEmpty, running < concurrency || isClosed {
+            if !queue.isEmpty, running + promised.count < concurrency || isClosed {
                 guard let newer = parked.top, newer.ticket > worker.ticket, !isClosed else {
                     return .ready(nil)
                 }
@@ -116,9 +117,10 @@ extension CompletionPort {
             if isClosed, queue.isEmpty { return .closed }
             if hasWaited, deadline.hasPassed { return .timedOut }
             hasWaited = true
-            if running + inKernel < concurrency {
-                enterKernel(worker)
-                askKernel(worker, until: deadline)
+            // Not while somebody is being woken there: the wake-up might reach this worker instead.
+            if running + inKernel < concurrency, promised.isEmpty {
+                inKernel += 1
+                if let packet = askKernel(worker, until: deadline) { return .ready(packet) }
                 continue
             }
             switch park(worker, until: deadline) {
@@ -126,20 +128,15 @@ extension CompletionPort {
                 // Counted as running since it was handed over; `leave` counts it now.
                 running -= 1
                 return .ready(packet)
-            case .place: askKernel(worker, until: deadline)
+            case .place: if let packet = askKernel(worker, until: deadline) { return .ready(packet) }
             case .end, nil: break
             }
         }
     }
 
-    /// With the lock: counts a worker in the driver, from where on it goes there.
-    private func enterKernel(_ worker: Worker) {
-        newestInKernel = inKernel == 0 ? worker.ticket : max(newestInKernel, worker.ticket)
-        inKernel += 1
-    }
-
-    /// With the lock, and counted in the driver: asks it for completions, and waits there if there is time.
-    private func askKernel(_ worker: Worker, until deadline: Deadline) {
+    /// With the lock, and counted in the driver: asks it for completions, and waits there if there is time. Returns
+    /// the packet that was promised meanwhile to those in the driver.
+    private func askKernel(_ worker: Worker, until deadline: Deadline) -> Packet? {
         worker.state = .inKernel
         turnsWithoutKernel = 0
         let polls = options.pollBeforeSleep > .zero && inKernel == 1
@@ -155,6 +152,7 @@ extension CompletionPort {
         isWaking = false
         worker.state = .parked
         if isClosed, inKernel == 0 { driver.retire() }
+        return promised.popFirst()
     }
 
     /// Asks again and again for a short time, before going to sleep. True when there is no need to sleep.
@@ -162,7 +160,9 @@ extension CompletionPort {
         let end = min(deadline, .after(options.pollBeforeSleep))
         repeat {
             driver.poll(for: self, until: .now, &completed)
-            if !completed.isEmpty || lock.locked({ !queue.isEmpty || isClosed }) { return true }
+            if !completed.isEmpty || lock.locked({ !queue.isEmpty || !promised.isEmpty || isClosed }) {
+                return true
+            }
         } while !end.hasPassed
         return false
     }
@@ -195,21 +195,42 @@ extension CompletionPort {
     /// With the lock, after a change: releases whom the limit allows. True when the driver is to be woken, without
     /// the lock. Whoever leaves the driver comes by here, or takes what there is: I2.7
     @inline(__always)
-    func releaseWaiters() -> Bool {
+    func releaseWaiters(giving: Bool = true) -> Bool {
         // Mostly nobody waits, or there is nothing to wait for.
-        if inKernel > 0 ? queue.isEmpty && !isClosed : parked.isEmpty { return false }
+        if inKernel > 0 ? queue.isEmpty && promised.isEmpty && !isClosed : parked.isEmpty { return false }
+        if giving { give() }
         return releaseSomebody()
+    }
+
+    /// With the lock: packets for those who wait already, the newest first, and not for who asks from now on. I2.5
+    private func give() {
+        while !queue.isEmpty, !isClosed, running + promised.count < concurrency {
+            if let newest = parked.top, newest.ticket > newestInKernel {
+                hand(to: newest)
+            } else if inKernel > promised.count {
+                promised.append(queue.popFirst()!)
+            } else {
+                return
+            }
+        }
+    }
+
+    /// With the lock: the ticket of the newest of those in the driver whom no packet is promised; 0 without any.
+    private var newestInKernel: Int {
+        if inKernel == promised.count { return 0 }
+        let tickets = tied.filter { $0.state == .inKernel }.map(\.ticket).sorted(by: >)
+        return tickets.dropFirst(promised.count).first ?? 0
     }
 
     private func releaseSomebody() -> Bool {
         while running + inKernel < concurrency, let newest = parked.top {
-            if !queue.isEmpty, inKernel == 0 || newest.ticket > newestInKernel {
+            if !queue.isEmpty, newest.ticket > newestInKernel {
                 hand(to: newest)
             } else if inKernel == 0 {
                 // Somebody has to wait in the driver. One is enough: the next that asks joins it there, and is the
                 // newer one by right.
                 _ = parked.pop()
-                enterKernel(newest)
+                inKernel += 1
                 newest.release = .place
                 newest.wakeUp.signal()
             } else {
@@ -218,9 +239,8 @@ extension CompletionPort {
         }
         // Somebody waits, and the limit is in the way: it should be known whether the running ones do run.
         if running >= concurrency { sampler?.stir() }
-        guard inKernel > 0, !isWaking, isClosed || !queue.isEmpty && running < concurrency else {
-            return false
-        }
+        let isSomebodyNeeded = isClosed || !promised.isEmpty || !queue.isEmpty && running < concurrency
+        guard inKernel > 0, !isWaking, isSomebodyNeeded else { return false }
         isWaking = true
         return true
     }
