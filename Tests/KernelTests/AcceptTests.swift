@@ -332,7 +332,10 @@ extension KernelSuite {
         @Test("connect: refused, not bound, to nowhere", arguments: DriverKind.permitted)
         func failures(kind: DriverKind) throws {
             try withCollector(kind) { collector in
-                let free = try Socket(boundTo: .loopback()).localAddress
+                // Held, or somebody else might listen there by then.
+                let deaf = try Socket(boundTo: .loopback())
+                defer { deaf.close() }
+                let free = try deaf.localAddress
                 let socket = try Socket(boundTo: .loopback())
                 try socket.associate(with: collector, key: 3, driver: collector.driver)
                 let connect = Buffer(0)

@@ -90,7 +90,10 @@ import Testing
             expectError(EADDRINUSE) { _ = try Socket.listener(on: bound) }
             expectError(ENOTCONN) { _ = try listener.remoteAddress }
         }
-        let free = try Socket(boundTo: .loopback()).localAddress
+        // Held, or somebody else might listen there by then.
+        let deaf = try Socket(boundTo: .loopback())
+        defer { deaf.close() }
+        let free = try deaf.localAddress
         expectError(ECONNREFUSED) { _ = try Socket.connected(to: free) }
     }
 
