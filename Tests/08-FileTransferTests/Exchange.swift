@@ -186,10 +186,13 @@ struct Chapter08FileTransferExchange {
         "a file is replaced only where that was asked for, and in one step", arguments: DriverKind.permitted)
     func replacing(driver: DriverKind) async throws {
         try await onAThread {
-            let stand = try Stand(driver) { $0.replaces = true }
+            let stand = try Stand(driver) {
+                $0.replaces = true
+                $0.flushes = true
+            }
             let client = try stand.client()
             try stand.folder.make("a", bytes: 70_000, seed: 3)
-            // Who has the old one open keeps it.
+            // Who has the old one open keeps it. The file and then its folder are on the disk before "verified".
             let old = try File(stand.folder.path(of: "a"))
             try client.connection.sendAndWait(try stand.home.make("a", bytes: 40_000))
             try require(stand.folder.contents("a") == ScratchFolder.pattern(40_000))

@@ -106,6 +106,8 @@ extension KernelSuite {
                 try file.read(read, into: read.area)
                 #expect(try #require(collector.next()).code == SystemError.endOfFile)
                 try file.flush()
+                try File.flushNames(in: "/tmp")
+                expectError(ENOENT) { try File.flushNames(in: file.path + "/none") }
             }
         }
 

@@ -69,6 +69,7 @@ final class IncomingFile: @unchecked Sendable {
             // A second name fails where there is one already; a new name for the first would replace it silently.
             let result = options.replaces ? rename(temporaryPath, path) : link(temporaryPath, path)
             if result != 0 { throw SystemError(errno, attempted: "name \(path)") }
+            if options.flushes { try File.flushNames(in: folder) }
         } catch {
             throw TransferFailure(error, writing: true)
         }

@@ -14,8 +14,8 @@ public struct TransferOptions: Sendable {
     public var replaces = false
     /// Whether the room of an arriving file is reserved before its first byte.
     public var preallocates = true
-    /// Whether an arrived file is on the disk itself, and not only in the system's memory, before it gets its name.
-    /// Safe against a power cut, and as slow as the disk.
+    /// Whether an arrived file is on the disk itself, and not only in the system's memory, before it gets its name, and
+    /// the name is before the sender hears of it. Safe against a power cut, and as slow as the disk.
     public var flushes = false
     /// The largest file that is taken, in bytes.
     public var maximumFileSize: Int64 = 1 << 40
