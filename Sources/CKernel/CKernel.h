@@ -136,6 +136,13 @@ __attribute__((no_sanitize("thread", "address"))) static inline void ck_prefetch
     __builtin_prefetch(target + 128, 1);
 }
 
+// MARK: The recorder's switch
+// One in the process. A global of Swift would be asked at every mark whether it has been made yet.
+
+__attribute__((weak)) _Bool ck_recording = 0;
+static inline _Bool ck_is_recording(void) { return __atomic_load_n(&ck_recording, __ATOMIC_RELAXED); }
+static inline void ck_set_recording(_Bool on) { __atomic_store_n(&ck_recording, on, __ATOMIC_RELAXED); }
+
 // MARK: ThreadSanitizer
 // A hand-over through the kernel's ring is invisible to the sanitizer. These tell it; they are null without it.
 

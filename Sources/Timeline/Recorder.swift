@@ -1,6 +1,5 @@
 import CKernel
 import Glibc
-import Synchronization
 
 /// Writes down what happens to operations, from any thread, while a recording runs.
 ///
@@ -15,11 +14,9 @@ public enum Recorder {
     /// Notes, labels and names are cut after this many characters.
     public static let maximumTextLength = 120
 
-    @usableFromInline static let recording = Atomic<Bool>(false)
-
     /// Whether marks are written down now.
     @inlinable @inline(__always)
-    public static var isRecording: Bool { recording.load(ordering: .relaxed) }
+    public static var isRecording: Bool { ck_is_recording() }
 
     /// Writes down that an operation has reached a moment, here and now.
     /// - Parameter operation: what tells the operation apart while it is alive, such as its address. It may be used
@@ -103,14 +100,14 @@ private final class Tape: @unchecked Sendable {
         records.reserveCapacity(capacity)
         origin = now()
         isRunning = true
-        Recorder.recording.store(true, ordering: .relaxed)
+        ck_set_recording(true)
         return true
     }
 
     func stop() -> Recording {
         pthread_mutex_lock(mutex)
         defer { pthread_mutex_unlock(mutex) }
-        Recorder.recording.store(false, ordering: .relaxed)
+        ck_set_recording(false)
         isRunning = false
         let result = Recording(records: records, lanes: lanes, dropped: dropped)
         records = []
