@@ -14,10 +14,8 @@ open class CompletionTarget: @unchecked Sendable {
 ///
 /// An operation is in one list at a time, so the list is made of the operations themselves: nothing is allocated.
 public struct CompletionList: ~Copyable {
-    private var head: Unmanaged<Overlapped>?
-    private var tail: Unmanaged<Overlapped>?
-    /// How many operations are in the list.
-    public private(set) var count = 0
+    @usableFromInline var head: Unmanaged<Overlapped>?
+    @usableFromInline var tail: Unmanaged<Overlapped>?
 
     /// An empty list.
     public init() {}
@@ -26,21 +24,20 @@ public struct CompletionList: ~Copyable {
     private(set) var hasDelivered = false
 
     /// Whether nothing is in the list.
-    public var isEmpty: Bool { count == 0 }
+    public var isEmpty: Bool { head == nil }
 
     mutating func append(_ operation: Unmanaged<Overlapped>) {
         operation._withUnsafeGuaranteedRef { $0.next = nil }
         if let tail { tail._withUnsafeGuaranteedRef { $0.next = operation } } else { head = operation }
         tail = operation
-        count += 1
     }
 
     /// The oldest operation, with the list's reference to it: the caller releases it, or hands it on.
+    @inlinable
     public mutating func popFirst() -> Unmanaged<Overlapped>? {
         guard let first = head else { return nil }
         head = first._withUnsafeGuaranteedRef { $0.next }
         if head == nil { tail = nil }
-        count -= 1
         return first
     }
 
@@ -74,18 +71,24 @@ public struct CompletionList: ~Copyable {
 extension Overlapped {
     /// The last that the kernel does with an operation. Without a packet it may be posted again as soon as the
     /// state says idle, so everything that is still needed is taken out before that.
+    @inline(__always)
     fileprivate final func conclude() -> (Unmanaged<CompletionTarget>?, Signal?, Unmanaged<Handle>?) {
-        if operation == .accept, code != 0, phase == 0 { (other as? Socket)?.disclaim() }
-        let finished = (destination, event, holder.take())
-        // Mostly there is nothing, and looking is cheaper than letting go of nothing.
-        if other != nil { other = nil }
-        if extra != nil { extra = nil }
+        let finished = (destination, rare?.event, holder.take())
+        if let rare {
+            if operation == .accept, code != 0, phase == 0 { (rare.other as? Socket)?.disclaim() }
+            rare.forget()
+        }
         Recorder.mark(.queued, identity)
         let last = finished.1 == nil ? State.idle : State.announcing
-        // Sequentially consistent: `announce` must not look for waiters before this can be seen.
-        state.store(finished.0 == nil ? last : State.queued, ordering: .sequentiallyConsistent)
-        Completions.shared.announce()
+        leavePending(finished.0 == nil ? last : State.queued)
         return finished
+    }
+
+    /// Marks a pending operation, so that whoever completes it tells. False when it is not pending.
+    fileprivate final func isToBeAwaited() -> Bool {
+        let (isMarked, found) = state.compareExchange(
+            expected: State.pending, desired: State.awaited, ordering: .acquiringAndReleasing)
+        return isMarked || found == State.awaited
     }
 
     /// The event is set: from here on the operation may be posted again.
@@ -96,19 +99,13 @@ extension Overlapped {
 final class Completions: Sendable {
     static let shared = Completions()
     private let monitor = Monitor()
-    private let waiting = Atomic<Int>(0)
 
-    /// Sequentially consistent on both sides: either the waiter sees the state or this sees the waiter.
-    @inline(__always)
-    func announce() {
-        if waiting.load(ordering: .sequentiallyConsistent) != 0 { monitor.locked { monitor.broadcast() } }
-    }
+    /// An operation that was awaited is not pending any more.
+    func announce() { monitor.locked { monitor.broadcast() } }
 
     func wait(for operation: Overlapped, until deadline: Deadline) -> Bool {
-        waiting.add(1, ordering: .sequentiallyConsistent)
-        defer { waiting.subtract(1, ordering: .sequentiallyConsistent) }
-        return monitor.locked {
-            while operation.state.load(ordering: .sequentiallyConsistent) == Overlapped.State.pending {
+        monitor.locked {
+            while operation.isToBeAwaited() {
                 if !monitor.wait(until: deadline) { return !operation.isPending }
             }
             return true

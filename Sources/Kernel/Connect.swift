@@ -16,7 +16,7 @@ extension Socket {
     ) throws(SystemError) {
         try post(
             operation, .connect, .outward, UnsafeMutableRawBufferPointer(mutating: firstData),
-            extra: ConnectTarget(address)
+            plan: ConnectTarget(address)
         ) { state throws(SystemError) in
             guard !state.pointee.connected else {
                 throw SystemError(EISCONN, attempted: "connect to \(address)")
@@ -42,7 +42,7 @@ extension Overlapped {
     final func attemptConnect(_ descriptor: Int32) -> Attempt {
         switch phase {
         case 0:
-            guard let target = extra as? ConnectTarget else { return .failed(EINVAL) }
+            guard let target = rare?.plan as? ConnectTarget else { return .failed(EINVAL) }
             if target.address.withSystem({ Glibc.connect(descriptor, $0, $1) }) == 0 {
                 phase = 1
                 return .more

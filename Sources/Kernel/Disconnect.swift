@@ -12,7 +12,7 @@ extension Socket {
     ///
     /// Win32 counterpart: `DisconnectEx`, with `TF_REUSE_SOCKET`.
     public func disconnect(_ operation: Overlapped, reuse: Bool = false) throws(SystemError) {
-        try post(operation, .disconnect, .outward, extra: reuse ? Reuse.wanted : nil) {
+        try post(operation, .disconnect, .outward, plan: reuse ? Reuse.wanted : nil) {
             state throws(SystemError) in
             guard state.pointee.connected, !state.pointee.isBecomingFresh else {
                 throw SystemError(ENOTCONN, attempted: "disconnect")
@@ -30,7 +30,7 @@ final class Reuse: Sendable {
 
 extension Overlapped {
     /// Whether a second half follows the shutdown: waiting for the other side's end.
-    final var wantsReuse: Bool { operation == .disconnect && extra === Reuse.wanted }
+    final var wantsReuse: Bool { operation == .disconnect && rare?.plan === Reuse.wanted }
 
     final func attemptDisconnect(_ descriptor: Int32) -> Attempt {
         if shutdown(descriptor, Int32(SHUT_WR)) != 0, errno != ENOTCONN { return .failed(errno) }

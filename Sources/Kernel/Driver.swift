@@ -52,7 +52,13 @@ public class Driver: @unchecked Sendable {
     /// Files are read and written here when the interface itself would block. Threads start on demand.
     let helpers = FileHelpers()
 
-    init(kind: DriverKind) { self.kind = kind }
+    /// Whether operations can be started before the descriptor is known to be ready.
+    final let startsBlindly: Bool
+
+    init(kind: DriverKind) {
+        self.kind = kind
+        startsBlindly = kind == .ioUring
+    }
 
     deinit { helpers.end() }
 
@@ -124,9 +130,6 @@ public class Driver: @unchecked Sendable {
     /// Under the state's lock: asks for an operation that is being carried out to be cancelled. False when it is
     /// complete already, and only nobody has come to take its answer.
     func cancel(_ operation: Overlapped) -> Bool { true }
-
-    /// Whether operations can be started before the descriptor is known to be ready.
-    var startsBlindly: Bool { false }
 
     /// Without the lock, by whoever has the lane: hands the head to somebody else, who will resume the lane.
     /// False: it has to be attempted here.
@@ -229,7 +232,7 @@ public class Driver: @unchecked Sendable {
                 helpers.run(operation, self)
                 return nil
             }
-            if carry(operation, state, lane) { return nil }
+            if startsBlindly, carry(operation, state, lane) { return nil }
             outcome = operation.attempt(descriptor)
         }
         var moved: Handle?
@@ -259,10 +262,11 @@ public class Driver: @unchecked Sendable {
         case .done(let bytes, let drained):
             state.lock()
             if !drained || lane.pointee.ended { lane.pointee.ready = true }
-            if bytes == 0, operation.operation == .receive, state.wasReset(operation, descriptor) {
+            switch operation.operation {
+            case .receive where bytes == 0 && state.wasReset(operation, descriptor):
                 complete(operation, state, lane, bytes: 0, code: ECONNRESET, &completed)
-            } else {
-                moved = succeed(operation, state, lane, bytes, &completed)
+            case .receive, .send: complete(operation, state, lane, bytes: bytes, code: 0, &completed)
+            default: moved = succeed(operation, state, lane, bytes, &completed)
             }
         case .failed(let code):
             state.lock()
@@ -366,7 +370,7 @@ public class Driver: @unchecked Sendable {
     ) -> Handle? {
         switch (operation.operation, operation.phase) {
         case (.accept, 0):
-            guard let socket = operation.other as? Socket else { break }
+            guard let socket = operation.rare?.other as? Socket else { break }
             let descriptor = Int32(operation.result)
             operation.result = 0
             operation.ring = nil

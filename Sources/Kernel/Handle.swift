@@ -113,7 +113,7 @@ open class Handle: @unchecked Sendable {
     final func post(
         _ operation: Overlapped, _ kind: Operation, _ direction: Direction,
         _ memory: UnsafeMutableRawBufferPointer = .init(start: nil, count: 0), other: Handle? = nil,
-        extra: AnyObject? = nil,
+        plan: AnyObject? = nil,
         if check: (StatePointer) throws(SystemError) -> Void = { _ throws(SystemError) in },
         accepted: (StatePointer) -> Void = { _ in }
     ) throws(SystemError) {
@@ -137,8 +137,8 @@ open class Handle: @unchecked Sendable {
         }
         accepted(state)
         operation.holder = Unmanaged.passRetained(self)
-        if other != nil { operation.other = other }
-        if extra != nil { operation.extra = extra }
+        if other != nil { operation.extras.other = other }
+        if plan != nil { operation.extras.plan = plan }
         Recorder.mark(.posted, operation.identity)
         // The lane owns this reference until the operation is complete.
         let reference = Unmanaged.passRetained(operation)
@@ -301,6 +301,7 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     }
 
     /// Under the lock, by whoever has just left a busy lane.
+    @inline(__always)
     func closeIfWanted() {
         if pointee.closing && !isInCall { closeDescriptor() }
     }
@@ -326,6 +327,7 @@ extension HandleState {
 
 extension Overlapped {
     /// Under the lock of the handle in whose lane the operation was: writes the result down, and where it goes.
+    @inline(__always)
     final func finish(_ state: StatePointer, bytes: Int, code: Int32) {
         result = bytes
         self.code = code == 0 ? 0 : state.note(code)
@@ -338,13 +340,9 @@ extension Overlapped {
             handle!.awaitingFirstData[ObjectIdentifier(self)] = nil
         }
         key = home.pointee.key
-        if suppressesPacket {
-            destination = nil
-        } else if let routineTarget {
-            destination = Unmanaged.passUnretained(routineTarget)
-        } else {
-            destination = home.pointee.target.map(Unmanaged.passUnretained)
-        }
+        destination = home.pointee.target.map(Unmanaged.passUnretained)
+        if let routineTarget { destination = Unmanaged.passUnretained(routineTarget) }
+        if suppressesPacket { destination = nil }
         if isElsewhere { home.unlock() }
     }
 }

@@ -29,6 +29,7 @@ struct OperationQueue {
         tail = operation
     }
 
+    @inline(__always)
     mutating func remove(_ operation: Unmanaged<Overlapped>) {
         operation._withUnsafeGuaranteedRef { op in
             if let previous = op.previous {

@@ -12,31 +12,42 @@ import Timeline
 /// Results may be read by whoever dequeued the packet, saw the event, or saw `isPending` turn false.
 /// Win32 counterpart: `OVERLAPPED`.
 open class Overlapped: @unchecked Sendable {
+    /// An idle operation.
+    public init() {}
+
+    // MARK: What is asked for
+
     /// Where a file operation begins, in bytes from the start of the file: one number of 64 bits, not two halves.
     /// Read when the operation is posted, ignored for sockets, never advanced. Win32: `Offset`, `OffsetHigh`.
-    public final var offset: Int64 = 0
+    public final var offset: Int64 {
+        get { rare?.offset ?? 0 }
+        set { extras.offset = newValue }
+    }
 
     /// Set when the operation completes, and reset when it is posted. Win32: `hEvent`.
-    public final var event: Signal?
+    public final var event: Signal? {
+        get { rare?.event }
+        set { extras.event = newValue }
+    }
 
     /// Completes without a packet, even on a handle that has a port; the event still tells.
     /// Win32: the lowest bit of `hEvent`.
-    public final var suppressesPacket = false
+    public final var suppressesPacket: Bool {
+        get { rare?.suppressesPacket ?? false }
+        set { extras.suppressesPacket = newValue }
+    }
 
     /// Where a completion goes instead of the handle's port, such as the APC queue of a thread.
     /// Refused on a handle that has a port. Win32: the completion routine of `ReadFileEx`.
     public final var routineTarget: CompletionTarget?
 
-    /// An idle operation.
-    public init() {}
-
     // MARK: Results
 
     /// Bytes transferred. 0 while pending. Win32: `InternalHigh`.
-    public final var bytes: Int { result }
+    @inlinable public final var bytes: Int { result }
 
     /// The system's error number; 0 when the operation succeeded. Win32: `Internal`.
-    public final var errorCode: Int32 { code }
+    @inlinable public final var errorCode: Int32 { code }
 
     /// What went wrong; nil when nothing did.
     public final var error: SystemError? {
@@ -45,15 +56,19 @@ open class Overlapped: @unchecked Sendable {
 
     /// Whether the operation has been posted and has not completed. Any thread may ask.
     /// Win32 counterpart: `!HasOverlappedIoCompleted`.
-    public final var isPending: Bool { state.load(ordering: .acquiring) == State.pending }
+    public final var isPending: Bool {
+        let now = state.load(ordering: .acquiring)
+        return now == State.pending || now == State.awaited
+    }
 
     /// What was last posted.
-    public final var kind: Operation { operation }
+    @inlinable public final var kind: Operation { operation }
 
     /// The key of the handle at the moment of completion; 0 without a port.
-    public final var completionKey: UInt { key }
+    @inlinable public final var completionKey: UInt { key }
 
     // MARK: What the driver keeps here. Guarded by the handle's lock while pending.
+    // In memory the fields lie in this order: with thousands of connections every line of the cache counts.
 
     enum State {
         static let idle: UInt8 = 0
@@ -63,35 +78,59 @@ open class Overlapped: @unchecked Sendable {
         /// Complete, and its event is being set: a post waits until that is done, or the event would tell of the
         /// next life what was true of the last.
         static let announcing: UInt8 = 3
+        /// Pending, and a thread sleeps until it is not.
+        static let awaited: UInt8 = 4
     }
 
     final let state = Atomic<UInt8>(State.idle)
-    final var operation = Operation.none
+    @usableFromInline final var operation = Operation.none
     final var phase: UInt8 = 0
-    /// The ring that carries the operation out, while it does. The kernel then keeps the descriptor alive itself.
-    final var ring: URingDriver?
     final var cancelRequested = false
-    final var code: Int32 = 0
-    final var result = 0
-    final var key: UInt = 0
+    @usableFromInline final var code: Int32 = 0
+    @usableFromInline final var result = 0
+    @usableFromInline final var key: UInt = 0
     final var buffer = UnsafeMutableRawBufferPointer(start: nil, count: 0)
     /// Bytes already transferred of an operation that takes several steps.
     final var progress = 0
     /// Neighbours in the one list that this operation is in: a lane while pending, a completion list after that.
-    final var next: Unmanaged<Overlapped>?
+    @usableFromInline final var next: Unmanaged<Overlapped>?
     final var previous: Unmanaged<Overlapped>?
     /// The handle is kept open for as long as the operation is pending: a reference of its own.
     final var holder: Unmanaged<Handle>?
-    /// Accept: the socket that is to receive the connection. Transmit: the file.
-    final var other: Handle?
-    /// What only rare operations carry.
-    final var extra: AnyObject?
     final var destination: Unmanaged<CompletionTarget>?
+    /// The ring that carries the operation out, while it does. The kernel then keeps the descriptor alive itself.
+    final var ring: URingDriver?
+    /// What only some operations carry, made with the first of it: a plain receive or send stays small.
+    final var rare: Extras?
+
+    final class Extras {
+        var offset: Int64 = 0
+        var event: Signal?
+        var suppressesPacket = false
+        /// Accept: the socket that is to receive the connection. Transmit: the file.
+        var other: Handle?
+        /// What belongs to one kind of operation alone.
+        var plan: AnyObject?
+
+        /// What was given for one post only.
+        func forget() {
+            other = nil
+            plan = nil
+        }
+    }
+
+    final var extras: Extras {
+        if let rare { return rare }
+        let made = Extras()
+        rare = made
+        return made
+    }
 
     /// By this the timeline tells operations apart.
     public final var identity: UInt { UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque()) }
 
     /// Takes the operation from idle to pending; false when it is not idle.
+    @inline(__always)
     final func begin(_ kind: Operation, _ memory: UnsafeMutableRawBufferPointer) -> Bool {
         while true {
             let (isBegun, found) = state.compareExchange(
@@ -107,16 +146,21 @@ open class Overlapped: @unchecked Sendable {
         result = 0
         progress = 0
         buffer = memory
-        event?.reset()
+        rare?.event?.reset()
         return true
     }
 
     /// Back to idle, for a post that was not accepted.
     final func takeBack() {
         holder.take()?.release()
-        other = nil
-        extra = nil
-        state.store(State.idle, ordering: .releasing)
+        rare?.forget()
+        leavePending(State.idle)
+    }
+
+    /// From pending to another state: tells whoever waits for that.
+    final func leavePending(_ next: UInt8) {
+        let former = state.exchange(next, ordering: .acquiringAndReleasing)
+        if former == State.awaited { Completions.shared.announce() }
     }
 
     /// The handle that it is pending on.

@@ -150,7 +150,7 @@ public final class Socket: Handle, @unchecked Sendable {
     func giveUpAccept(_ completed: inout CompletionList) {
         guard let listener = locked({ _ in claimant.take() }) else { return }
         listener.locked { _ in
-            _ = listener.cancelPending(&completed) { $0.operation == .accept && $0.other === self }
+            _ = listener.cancelPending(&completed) { $0.operation == .accept && $0.rare?.other === self }
         }
     }
 

@@ -32,7 +32,7 @@ extension Socket {
             throw SystemError(EINVAL, attempted: "transmit more than \(Socket.transmitLimit) bytes at once")
         }
         let plan = TransmitPlan(file: part, head: head, tail: tail)
-        try post(operation, .transmit, .outward, other: file, extra: plan) { state throws(SystemError) in
+        try post(operation, .transmit, .outward, other: file, plan: plan) { state throws(SystemError) in
             try state.requireConnection("transmit")
             if state.pointee.sendShutDown { throw SystemError(ESHUTDOWN, attempted: "transmit") }
         }
@@ -57,7 +57,7 @@ final class TransmitPlan: @unchecked Sendable {
 extension Overlapped {
     /// The next piece: of the head, of the file, or of the tail. Runs on a helper thread, where SIGPIPE is blocked.
     final func attemptTransmit(_ descriptor: Int32) -> Attempt {
-        guard let plan = extra as? TransmitPlan else { return .failed(EINVAL) }
+        guard let plan = rare?.plan as? TransmitPlan else { return .failed(EINVAL) }
         let total = plan.head.count + plan.file + plan.tail.count
         if progress == total { return .done(bytes: total, drained: false) }
         let inFile = progress - plan.head.count
@@ -65,7 +65,7 @@ extension Overlapped {
         if inFile < 0 {
             count = piece(plan.head, from: progress, descriptor)
         } else if inFile < plan.file {
-            guard let file = other else { return .failed(EBADF) }
+            guard let file = rare?.other else { return .failed(EBADF) }
             var position = off_t(offset) + inFile
             // Lent, since somebody may close the file meanwhile.
             count = file.lendingDescriptor {

@@ -33,8 +33,6 @@ final class URingDriver: Driver, @unchecked Sendable {
         if waiters > 1 { try poller?.add(ring.descriptor, [.readable, .onChange], token: 0) }
     }
 
-    override var startsBlindly: Bool { true }
-
     /// A request that does nothing, and is answered at once.
     override func wake() {
         ring.push { ck_sqe_fill($0, UInt8(IORING_OP_NOP.rawValue), -1, 0, nil, 0, 0, 0) }
@@ -127,7 +125,7 @@ final class URingDriver: Driver, @unchecked Sendable {
 
     private func resume(_ operation: Overlapped, _ answer: Int32, _ completed: inout CompletionList) {
         let isAccepting = operation.operation == .accept && operation.phase == 1
-        guard let state = isAccepting ? operation.other?.state : operation.handle?.state else { return }
+        guard let state = isAccepting ? operation.rare?.other?.state : operation.handle?.state else { return }
         state.lock()
         // The ring has let go of it: from here on this thread is the one that uses the descriptor.
         operation.ring = nil

@@ -59,13 +59,14 @@ public final class EchoServer: Sendable {
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
-        try port.associate(listener, key: 0)
+        try port.associate(listener, key: Key.listener)
         let clients = Clients(listener, port, options.maximumConnections)
         self.port = port
         self.clients = clients
         workers = try WorkerGroup(options.workers, on: port, batch: EchoServer.batch) { packet, error in
-            if let connection = packet.operation as? Connection {
-                clients.advance(connection, packet.bytes, error)
+            // The key says whose packet it is. So there is no need to ask what kind of operation came.
+            if packet.key == Key.connection {
+                clients.advance(unsafeDowncast(packet.operation!, to: Connection.self), packet.bytes, error)
             } else if let acceptance = packet.operation as? Acceptance {
                 clients.accepted(acceptance, error)
             }
@@ -89,6 +90,12 @@ public final class EchoServer: Sendable {
         clients.closeAll()
         workers.stop()
     }
+}
+
+/// What the port gives back with each packet.
+private enum Key {
+    static let listener: UInt = 0
+    static let connection: UInt = 1
 }
 
 /// A connection, and the one operation that goes round on it.
@@ -159,7 +166,7 @@ private final class Clients: @unchecked Sendable {
         guard isWelcome else { return connection.socket.close() }
         do throws(SystemError) {
             try connection.socket.setNoDelay()
-            try port.associate(connection.socket, key: 1)
+            try port.associate(connection.socket, key: Key.connection)
             try connection.socket.receive(connection, into: connection.memory)
         } catch {
             close(connection, failed: true)
