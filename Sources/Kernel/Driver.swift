@@ -139,6 +139,10 @@ public class Driver: @unchecked Sendable {
     /// False: it has become ready meanwhile.
     func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
 
+    /// Without the lock, by whoever has the lane, when the operation before the head has just completed: leaves the lane
+    /// for now, to start the head later. False: it has to be started at once.
+    func postpone(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
+
     // MARK: The way of an operation
 
     /// Called by a post with the state's lock held, when the operation is in its lane; returns without the lock.
@@ -154,8 +158,8 @@ public class Driver: @unchecked Sendable {
             state.unlock()
             return 0
         }
-        // Not busy and worth a start: then the lane was empty, and the head is this operation; or it is one that has
-        // just moved here, and whose mover has not come to start it.
+        // Not busy and worth a start: then the lane was empty, and the head is this operation; or it is one that was
+        // postponed, or has just moved here, and whose mover has not come to start it.
         let head = lane.pointee.pending.head!
         lane.pointee.busy = true
         lane.pointee.ready = false
@@ -232,7 +236,10 @@ public class Driver: @unchecked Sendable {
                 helpers.run(operation, self)
                 return nil
             }
-            if startsBlindly, carry(operation, state, lane) { return nil }
+            if startsBlindly {
+                if !walk.isFirst, postpone(operation, state, lane) { return nil }
+                if carry(operation, state, lane) { return nil }
+            }
             outcome = operation.attempt(descriptor)
         }
         var moved: Handle?

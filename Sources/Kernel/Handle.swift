@@ -180,14 +180,14 @@ open class Handle: @unchecked Sendable {
     }
 
     /// Carries out what could be carried out by now, if nobody has asked the driver since: what has come before a
-    /// cancel or a close is the operation's. A ring has its answers already.
+    /// cancel or a close is the operation's. A ring has its answers already, except to what was postponed.
     private final func catchUp(_ completed: inout CompletionList) {
         for direction in [Direction.inward, .outward] {
             state.lock()
             let lane = state.lane(direction)
             let head = lane.pointee.pending.head?._withUnsafeGuaranteedRef { $0.operation }
-            guard let driver = state.pointee.driver, !driver.startsBlindly, state.pointee.kind != .file,
-                !state.pointee.closed, head != nil, head != .transmit
+            guard let driver = state.pointee.driver, state.pointee.kind != .file, !state.pointee.closed,
+                head != nil, head != .transmit
             else {
                 state.unlock()
                 continue

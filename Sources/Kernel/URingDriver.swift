@@ -15,6 +15,10 @@ final class URingDriver: Driver, @unchecked Sendable {
     /// Threads that sleep in the kernel, or are about to.
     private let sleepers = Atomic<Int>(0)
     private let isRetired = Atomic<Bool>(false)
+    private let postponement = Lock()
+    /// Handles whose next receive is to be put into the ring. One that has been started meanwhile does not matter.
+    private var postponed = CircularQueue<StatePointer>(capacity: 256)  // under `postponement`
+    private var werePassedOver = false  // under `postponement`
     private let retirement = Lock()
     private var hasCaretaker = false  // under `retirement`
 
@@ -77,26 +81,68 @@ final class URingDriver: Driver, @unchecked Sendable {
         if sleepers.load(ordering: .relaxed) > 0 { ring.submit() }
     }
 
+    // MARK: Receives that can wait
+
+    /// A receive that follows one which has just completed would mostly find nothing yet, and what came then would
+    /// interrupt this thread in its handlers. So it stays in its lane until the next post there, or until somebody
+    /// comes back to wait: until then there is nobody who could take its answer.
+    override func postpone(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
+        guard operation.operation == .receive, !isAttended else { return false }
+        state.lock()
+        defer { state.unlock() }
+        guard !operation.cancelRequested, state.pointee.driver === self else { return false }
+        postponement.locked { postponed.append(state) }
+        // Who has come meanwhile may have looked before it was there. With one lock on both sides, either he finds it
+        // or he is seen here.
+        if isAttended { return false }
+        lane.pointee.busy = false
+        return true
+    }
+
+    private var isAttended: Bool {
+        sleepers.load(ordering: .relaxed) > 0 || isRetired.load(ordering: .relaxed)
+    }
+
+    /// Puts postponed receives into the ring. Behind answers that are there they have to wait, but not twice.
+    private func startPostponed(behindAnswers: Bool) {
+        let isTheirTurn = postponement.locked {
+            werePassedOver = behindAnswers && !werePassedOver && !postponed.isEmpty
+            return !werePassedOver
+        }
+        var isAnyStarted = false
+        while isTheirTurn, let state = postponement.locked({ postponed.popFirst() }) {
+            state.lock()
+            let lane = state.lane(.inward)
+            // By now the state may be another handle's: then what is started here is what is to be started anyway.
+            if state.pointee.driver === self, !lane.pointee.busy, let head = lane.pointee.pending.head {
+                lane.pointee.busy = head._withUnsafeGuaranteedRef { put($0, state) }
+                isAnyStarted = true
+            }
+            state.unlock()
+        }
+        if isAnyStarted, submission == .atOnce { ring.submit() }
+    }
+
     // MARK: Answers
 
     override func collect(until deadline: Deadline, _ completed: inout CompletionList) {
         while true {
-            let isWoken = reap(&completed)
-            if isWoken || !completed.isEmpty || completed.hasDelivered { return }
-            // Before it counts the requests: see `submitIfWanted`.
+            // Before it counts the requests, see `submitIfWanted`, and before it starts what is postponed.
             sleepers.add(1, ordering: .sequentiallyConsistent)
-            if poller != nil, !ring.hasOverflow {
-                if submission == .withNextWait { ring.submit() }
-                withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 1) {
-                    _ = poller!.wait($0, until: deadline)
-                }
-            } else {
-                ring.submitAndWait(until: deadline)
-            }
+            let hasAnswers = ring.hasAnswers
+            startPostponed(behindAnswers: hasAnswers)
+            if !hasAnswers { wait(until: deadline) }
             sleepers.subtract(1, ordering: .relaxed)
-            if reap(&completed) || !completed.isEmpty || completed.hasDelivered || deadline.hasPassed {
-                return
-            }
+            let isWoken = reap(&completed)
+            if isWoken || !completed.isEmpty || completed.hasDelivered || deadline.hasPassed { return }
+        }
+    }
+
+    private func wait(until deadline: Deadline) {
+        if poller == nil || ring.hasOverflow { return ring.submitAndWait(until: deadline) }
+        if submission == .withNextWait { ring.submit() }
+        withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 1) {
+            _ = poller!.wait($0, until: deadline)
         }
     }
 
@@ -161,6 +207,7 @@ final class URingDriver: Driver, @unchecked Sendable {
     /// Requests that are in the ring own memory until they are answered: somebody has to take the answers.
     override func retire() {
         isRetired.store(true, ordering: .relaxed)
+        startPostponed(behindAnswers: false)
         takeCare()
     }
 

@@ -26,9 +26,9 @@ final class Collector: CompletionTarget, @unchecked Sendable {
     private var threads: [Kernel.Thread] = []
 
     init(
-        _ kind: DriverKind, pollers: Int = 1, submission: Submission = .atOnce
+        _ kind: DriverKind, pollers: Int = 1, waiters: Int = 1, submission: Submission = .atOnce
     ) throws {
-        driver = try Driver.make(kind, waiters: max(1, pollers), submission: submission)
+        driver = try Driver.make(kind, waiters: max(waiters, pollers), submission: submission)
         super.init()
         // The type is the request, the value the answer: nobody falls back without being asked.
         #expect(driver.kind == kind)
