@@ -91,7 +91,7 @@ struct Chapter05ReorderingHub {
         }
     }
 
-    @Test("a token tells when a send has been handed over, in order", arguments: DriverKind.permitted)
+    @Test("a token tells once when a send has been handed over", arguments: DriverKind.permitted)
     func tokens(driver: DriverKind) async throws {
         try await onAThread {
             let pair = try Pair()
@@ -99,8 +99,10 @@ struct Chapter05ReorderingHub {
             let handler = Scripted()
             let connection = try hub.adopt(pair.server, handler: handler)
             for token in 1...5 { try connection.send(Array("some more".utf8), token: token) }
-            #expect(eventually { handler.tokens == [1, 2, 3, 4, 5] })
+            // In any order: the completions of two sends may be two workers'.
+            #expect(eventually { handler.tokens.sorted() == [1, 2, 3, 4, 5] })
             #expect(try pair.client.hearBytes(45).count == 45)
+            #expect(handler.tokens.count == 5)
             #expect(hub.stop())
         }
     }

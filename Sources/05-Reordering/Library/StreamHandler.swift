@@ -12,7 +12,8 @@ public protocol StreamHandler: AnyObject, Sendable {
     /// The other side sends no more; everything that it sent has been received. Without a word from the handler, the
     /// connection finishes: what is still to be sent is sent, and then it closes.
     func ended(_ connection: StreamConnection)
-    /// A send or transmit that was given this token has been handed to the system, whole.
+    /// A send or transmit that was given this token has been handed to the system, whole. With several workers, of two
+    /// sends the later one may be told first.
     func sent(_ token: Int, on connection: StreamConnection)
     /// The connection is over. The last call, exactly one, and nothing is pending any more. (I5.7)
     func closed(_ connection: StreamConnection, _ reason: CloseReason)
