@@ -49,6 +49,7 @@ static inline ssize_t ck_read_from_memory(int descriptor, void *buffer, size_t c
     struct iovec part = {buffer, count};
     return preadv2(descriptor, &part, 1, offset, RWF_NOWAIT);
 }
+
 static inline int ck_fallocate(int descriptor, int mode, int64_t offset, int64_t length) {
     return (int)syscall(SYS_fallocate, descriptor, mode, offset, length);
 }

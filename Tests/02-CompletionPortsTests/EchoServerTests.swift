@@ -333,6 +333,30 @@ import Testing
         }
     }
 
+    @Test("no object is made for a packet that is posted to waiting workers, parked ones among them")
+    func allocationsOfPosts() async {
+        await #expect(processExitsWith: .success) {
+            var options = CompletionPort.Options()
+            options.noticesBlocking = false
+            let port = try CompletionPort(concurrency: 2, options: options)
+            let handled = Counter()
+            let workers = try WorkerGroup(4, on: port) { _, _ in handled.add() }
+            func post(_ count: Int) throws {
+                for _ in 0..<count {
+                    let before = handled.value
+                    try port.post(key: 1)
+                    while handled.value == before { sched_yield() }
+                }
+            }
+            try post(200)
+            let objects = ObjectCount()
+            try post(1_000)
+            let made = objects.stop()
+            if made > 20 { fail("\(made) objects for 1,000 packets") }
+            workers.stop()
+        }
+    }
+
     @Test(
         "an idle connection takes less than a kilobyte besides its buffer",
         .disabled(if: isSanitized, "a sanitizer has an allocator of its own"), arguments: drivers)

@@ -217,9 +217,16 @@ extension CompletionPort {
 
     /// With the lock: the ticket of the newest of those in the driver whom no packet is promised; 0 without any.
     private var newestInKernel: Int {
-        if inKernel == promised.count { return 0 }
-        let tickets = tied.filter { $0.state == .inKernel }.map(\.ticket).sorted(by: >)
-        return tickets.dropFirst(promised.count).first ?? 0
+        // The newest of all, and from there one down for each promise.
+        var newest = Int.max
+        for _ in 0...promised.count {
+            var next = 0
+            for worker in tied where worker.state == .inKernel && worker.ticket < newest {
+                next = max(next, worker.ticket)
+            }
+            newest = next
+        }
+        return newest
     }
 
     private func releaseSomebody() -> Bool {
