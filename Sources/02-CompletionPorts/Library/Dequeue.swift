@@ -220,11 +220,7 @@ extension CompletionPort {
         // The newest of all, and from there one down for each promise.
         var newest = Int.max
         for _ in 0...promised.count {
-            var next = 0
-            for worker in tied where worker.state == .inKernel && worker.ticket < newest {
-                next = max(next, worker.ticket)
-            }
-            newest = next
+            newest = tied.reduce(0) { $1.state == .inKernel && $1.ticket < newest ? max($0, $1.ticket) : $0 }
         }
         return newest
     }
