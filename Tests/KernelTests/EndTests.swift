@@ -2,6 +2,7 @@ import CKernel
 import Glibc
 import Kernel
 import Stage
+import Synchronization
 import Testing
 
 extension KernelSuite {
@@ -280,6 +281,57 @@ extension KernelSuite {
                 peer.send("alive")
                 #expect(try #require(collector.next()).bytes == 5)
                 #expect(peer.sawEnd && eventually { observer == nil })
+            }
+        }
+
+        @Test("an operation keeps nothing of what it was last posted with", arguments: DriverKind.permitted)
+        func keepsNothing(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let operation = Overlapped()
+                let (socket, peer) = try connection(collector)
+                weak var sent: File?
+                do {
+                    let file = try scratchFile(pattern(100))
+                    sent = file
+                    try socket.transmit(operation, file)
+                    #expect(peer.receive(100) == pattern(100))
+                    #expect(try #require(collector.next()).bytes == 100)
+                }
+                #expect(eventually { sent == nil }, "the file goes, although the operation is kept")
+                try socket.disconnect(operation, reuse: true)
+                peer.socket.close()
+                #expect(try #require(collector.next()).code == 0 && socket.descriptor == -1)
+                // A plain disconnect does not wait for the other side, and leaves the socket as it is.
+                let (second, silent) = try connection(collector)
+                try second.disconnect(operation)
+                #expect(try #require(collector.next()).code == 0 && second.descriptor >= 0)
+                #expect(silent.sawEnd)
+            }
+        }
+
+        @Test("who waits for an operation learns that its post was refused")
+        func awaitedRefusal() throws {
+            let page = try #require(
+                mmap(nil, 4_096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "a page that may not be read"
+            )
+            defer { munmap(page, 4_096) }
+            try withCollector(.epoll) { collector in
+                let (socket, peer) = try connection(collector)
+                let operation = Overlapped()
+                let isOver = Atomic<Bool>(false)
+                let waiter = try Kernel.Thread("waiter") {
+                    while !isOver.load(ordering: .acquiring) {
+                        #expect(operation.wait(until: .after(.seconds(10))))
+                    }
+                }
+                // Each of these is pending for a moment, and the waiter looks all the time.
+                for _ in 0..<5_000 {
+                    expectError(EFAULT) { try socket.send(operation, from: .init(start: page, count: 1)) }
+                }
+                isOver.store(true, ordering: .releasing)
+                waiter.join()
+                #expect(collector.isSilent())
+                withExtendedLifetime(peer) {}
             }
         }
 

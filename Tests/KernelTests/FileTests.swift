@@ -175,6 +175,22 @@ extension KernelSuite {
             }
         }
 
+        @Test("over epoll, the number of a closed file stays taken for as long as a helper writes with it")
+        func closedWhileWriting() throws {
+            try withCollector(.epoll) { collector in
+                let file = try open(collector, Scratch(), .writing)
+                let number = file.descriptor
+                let write = Buffer(64 << 20)
+                try file.write(write, from: write.content)
+                file.close()
+                // The write takes far longer than these two looks. With a free number the next file that somebody
+                // opens would get its bytes.
+                let isTaken = fcntl(number, F_GETFD) >= 0
+                #expect(isTaken || !write.isPending)
+                #expect(try #require(collector.next()).operation === write)
+            }
+        }
+
         @Test(
             "a write without rights, and a handle that is closed, with an error each",
             arguments: DriverKind.permitted)
