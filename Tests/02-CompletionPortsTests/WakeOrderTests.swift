@@ -146,6 +146,47 @@ import Testing
         for worker in [a, b] { worker.worker.end() }
     }
 
+    @Test(
+        "D1: with the newest on its way out of the driver, the next is the parked one, not the oldest there",
+        arguments: DriverKind.permitted)
+    func parkedInTheMiddle(_ driver: DriverKind) throws {
+        let port = try makePort(2, driver)
+        let (oldest, newest, parked) = (PortWorker("oldest"), PortWorker("newest"), PortWorker("parked"))
+        #expect(oldest.waits(at: port, as: 1))
+        #expect(newest.waits(at: port, as: 2, timeout: .milliseconds(500)))
+        // Two are in the driver, or one of them has gone already, and counts as running: this one parks.
+        parked.ask(port)
+        #expect(eventually { parked.worker.isFastAsleep })
+        #expect(newest.take()?.isTimedOut == true)
+        #expect(newest.waits(at: port, as: 3))
+        try port.post(key: 1)
+        try port.post(key: 2)
+        #expect(newest.key() == 1 && parked.key() == 2)
+        port.close()
+        for worker in [oldest, newest, parked] { worker.worker.end() }
+    }
+
+    @Test(
+        "rule 2: who is on the way out of the driver counts already, and nobody passes the limit beside it",
+        arguments: DriverKind.permitted)
+    func onTheWayOut(_ driver: DriverKind) throws {
+        for _ in 0..<100 {
+            let port = try makePort(1, driver)
+            let (waiting, poster) = (PortWorker("waiting"), PortWorker("poster"))
+            #expect(waiting.waits(at: port, as: 1))
+            let isTimedOut = Counter()
+            poster.worker.begin {
+                try? port.post(key: 1)
+                try? port.post(key: 2)
+                if port.dequeue(timeout: .zero).isTimedOut { isTimedOut.add() }
+            }
+            #expect(poster.worker.finish() && isTimedOut.value == 1)
+            #expect(waiting.key() == 1)
+            port.close()
+            for worker in [waiting, poster] { worker.worker.end() }
+        }
+    }
+
     @Test("D2: with slow traffic one and the same worker handles everything", arguments: DriverKind.permitted)
     func slowTraffic(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
