@@ -113,10 +113,13 @@ public final class Socket: Handle, @unchecked Sendable {
     /// Win32 counterpart: `SIO_TCP_INFO`.
     public var bytesAcknowledged: UInt64? {
         // `tcp_info` as the kernel has it since Linux 4.1: `tcpi_bytes_acked` is its sixteenth word of 64 bits.
-        var words = [UInt64](repeating: 0, count: 16)
-        var length = socklen_t(16 * MemoryLayout<UInt64>.size)
-        let result = lendingDescriptor { getsockopt($0, Int32(IPPROTO_TCP), TCP_INFO, &words, &length) }
-        return result == 0 && length == 16 * MemoryLayout<UInt64>.size ? words[15] : nil
+        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 16) { words in
+            var length = socklen_t(16 * MemoryLayout<UInt64>.size)
+            let result = lendingDescriptor {
+                getsockopt($0, Int32(IPPROTO_TCP), TCP_INFO, words.baseAddress!, &length)
+            }
+            return result == 0 && length == 16 * MemoryLayout<UInt64>.size ? words[15] : nil
+        }
     }
 
     // MARK: A connection's way

@@ -319,16 +319,17 @@ extension KernelSuite {
                 let (socket, peer) = try connection(collector)
                 let operation = Overlapped()
                 let isOver = Atomic<Bool>(false)
+                let ended = Gate()
                 let waiter = try Kernel.Thread("waiter") {
-                    while !isOver.load(ordering: .acquiring) {
-                        #expect(operation.wait(until: .after(.seconds(10))))
-                    }
+                    while !isOver.load(ordering: .acquiring) { _ = operation.wait(until: .after(.seconds(20))) }
+                    ended.open()
                 }
                 // Each of these is pending for a moment, and the waiter looks all the time.
                 for _ in 0..<5_000 {
                     expectError(EFAULT) { try socket.send(operation, from: .init(start: page, count: 1)) }
                 }
                 isOver.store(true, ordering: .releasing)
+                #expect(ended.pass(), "it still sleeps")
                 waiter.join()
                 #expect(collector.isSilent())
                 withExtendedLifetime(peer) {}
