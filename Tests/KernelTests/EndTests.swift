@@ -321,7 +321,9 @@ extension KernelSuite {
                 let isOver = Atomic<Bool>(false)
                 let ended = Gate()
                 let waiter = try Kernel.Thread("waiter") {
-                    while !isOver.load(ordering: .acquiring) { _ = operation.wait(until: .after(.seconds(20))) }
+                    while !isOver.load(ordering: .acquiring) {
+                        _ = operation.wait(until: .after(.seconds(20)))
+                    }
                     ended.open()
                 }
                 // Each of these is pending for a moment, and the waiter looks all the time.
