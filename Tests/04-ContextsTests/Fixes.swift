@@ -201,9 +201,13 @@ struct Chapter04ContextsFixes {
     }
 
     // I4.5
-    @Test("free-list-duplicate: giving back twice stops the program where the mistake is")
-    func giveBackTwice() async {
-        await #expect(processExitsWith: .failure) { FreeListDuplicate.giveBackTwice() }
+    @Test(
+        "free-list-duplicate: giving back twice stops the program where the mistake is",
+        arguments: [3, 0], [false, true])
+    func giveBackTwice(kept: Int, trims: Bool) async {
+        await #expect(processExitsWith: .failure) { [kept, trims] in
+            FreeListDuplicate.giveBackTwice(kept: kept, trims: trims)
+        }
     }
 
     // I4.5

@@ -12,6 +12,7 @@ public struct PoolLink {
     fileprivate var next: AnyObject?
     /// The list that made it, for good.
     fileprivate var home: ObjectIdentifier?
+    /// Nobody has it: it waits in the list, or the list has let go of it.
     fileprivate var isFree = false
 
     /// The link of an element that no list has seen yet.
@@ -71,6 +72,7 @@ public final class FreeList<Element: Pooled>: @unchecked Sendable {
         count.inUse += 1
         count.peak = max(count.peak, count.inUse)
         if let element = pop() {
+            element.link.isFree = false
             lock.unlock()
             return element
         }
@@ -88,9 +90,9 @@ public final class FreeList<Element: Pooled>: @unchecked Sendable {
         lock.lock()
         precondition(element.link.home == ObjectIdentifier(self), "given to a list that it is not from")
         precondition(!element.link.isFree, "given back twice")
+        element.link.isFree = true
         count.inUse -= 1
         if count.free < maximumFree {
-            element.link.isFree = true
             element.link.next = first
             first = element
             count.free += 1
@@ -106,7 +108,6 @@ public final class FreeList<Element: Pooled>: @unchecked Sendable {
         // Only elements of this type were linked.
         first = element.link.next.map { unsafeDowncast($0, to: Element.self) }
         element.link.next = nil
-        element.link.isFree = false
         count.free -= 1
         return element
     }

@@ -66,11 +66,13 @@ public enum FreeListDuplicate {
             ])
     }
 
-    /// Gives an element back twice. The second time stops the program, in the place where the mistake is.
-    public static func giveBackTwice() {
-        let list = FreeList<Watched>(maximumFree: 3) { Watched() }
+    /// Gives an element back twice, also when the list has not kept it the first time, or no longer. The second time
+    /// stops the program, in the place where the mistake is.
+    public static func giveBackTwice(kept: Int, trims: Bool) {
+        let list = FreeList<Watched>(maximumFree: kept) { Watched() }
         guard let element = list.take() else { return }
         list.giveBack(element)
+        if trims { list.trim() }
         list.giveBack(element)
     }
 }
