@@ -74,7 +74,7 @@ func playRight(_ clients: Int, _ options: Stage.Options, on terminal: Terminal) 
     terminal.table(
         ["counter", "highest", "now"],
         [
-            ["connections alive", "\(report.connected)", "\(ledger.alive)"],
+            ["connections alive", "\(ledger.peak)", "\(ledger.alive)"],
             ["contexts in use", "\(contexts.peak)", "\(contexts.inUse)"],
             ["contexts kept for reuse", "", "\(contexts.free)"],
             ["ends not announced", "", "\(ledger.opened - ledger.announced)"],

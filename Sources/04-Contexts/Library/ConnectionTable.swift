@@ -23,7 +23,9 @@ public final class ConnectionTable: @unchecked Sendable {
     /// The book-keeping. When all is over, as many were announced and released as were opened.
     public struct Ledger: Sendable, Equatable {
         /// Connections taken in, since the start.
-        public internal(set) var opened = 0
+        public internal(set) var opened = 0 { didSet { peak = max(peak, alive) } }
+        /// The most whose context was alive at a time.
+        public internal(set) var peak = 0
         /// Ends announced.
         public internal(set) var announced = 0
         /// Contexts of connections whose memory has been given back.
