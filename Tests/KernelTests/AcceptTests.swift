@@ -136,6 +136,30 @@ extension KernelSuite {
         }
 
         @Test(
+            "a client that resets in the backlog fails the accept that takes it",
+            arguments: DriverKind.permitted)
+        func resetInBacklog(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let listener = try listener(collector)
+                try Peer(connectingTo: listener.localAddress).reset()
+                let accept = Accept(16)
+                try accept.post(on: listener)
+                let failed = try #require(collector.next())
+                #expect(failed.operation === accept && failed.code == ECONNRESET && failed.key == 5)
+                #expect(accept.socket.descriptor >= 0, "it has its dead client")
+                // Without room for data nothing has been received yet that could fail.
+                try Peer(connectingTo: listener.localAddress).reset()
+                let other = Accept(0)
+                try other.post(on: listener)
+                let taken = try #require(collector.next())
+                #expect(taken.operation === other && taken.code == 0)
+                #expect(throws: SystemError(ECONNRESET, attempted: "")) {
+                    try other.socket.receiveNow(into: other.buffer.area)
+                }
+            }
+        }
+
+        @Test(
             "accepts are used in posting order; a late one takes the client that waits longest",
             arguments: DriverKind.permitted)
         func order(kind: DriverKind) throws {

@@ -41,7 +41,7 @@ public enum AcceptErrorKillsListener {
             }
         })
 
-    /// Who resets before an accept has taken it is gone from the backlog without a trace: so they wait for that.
+    /// Nobody resets before all are taken: each of the accepts has its client then, and fails with it.
     private static func resets(
         _ server: Address, patience: Duration = Gate.patience, taken: () -> Int, failed: () -> Int,
         stop: () -> Void
