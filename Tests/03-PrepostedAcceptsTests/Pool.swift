@@ -84,6 +84,50 @@ import Testing
         }
     }
 
+    @Test("I3.5: the server echoes all of a long first word", arguments: DriverKind.permitted)
+    func longFirstData(driver: DriverKind) throws {
+        try inTime {
+            var options = PrepostedServer.Options()
+            options.port.driver = driver
+            options.pool.receiveLength = 4_096
+            let server = try PrepostedServer(options: options)
+            #expect(try Caller(to: server.address).isAnswered(String(repeating: "hello", count: 600)))
+            server.stop()
+        }
+    }
+
+    @Test("I3.8: a client whom a stop has closed is not one who left", arguments: DriverKind.permitted)
+    func closedByStop(driver: DriverKind) throws {
+        try inTime {
+            var options = CompletionPort.Options()
+            options.driver = driver
+            let port = try CompletionPort(concurrency: 1, options: options)
+            let listener = try Socket.listener(on: .loopback())
+            let server = try listener.localAddress
+            try port.associate(listener, key: 0)
+            var limits = AcceptPool.Options()
+            limits.receiveLength = 0
+            let (isBusy, mayGoOn) = (Gate(), Gate())
+            let pool = try AcceptPool(on: listener, options: limits) { arrival in
+                isBusy.open()
+                mayGoOn.pass()
+                arrival.client.socket.close()
+            }
+            let workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
+            let callers = try Caller.several(2, to: server)
+            try pool.start()
+            #expect(isBusy.pass())
+            let stopping = startThread("stops") { pool.stop() }
+            // The listener is closed after the pool knows that it stops.
+            #expect(eventually { (try? Caller(to: server)) == nil })
+            mayGoOn.open()
+            stopping.join()
+            workers.stop()
+            #expect(callers[1].isEnded())
+            #expect(pool.counters.accepted == 1 && pool.counters.empty == 0, "\(pool.counters)")
+        }
+    }
+
     @Test("limits that contradict each other are refused")
     func limits() throws {
         let listener = try Socket.listener(on: .loopback())

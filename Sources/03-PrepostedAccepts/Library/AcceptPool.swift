@@ -110,7 +110,7 @@ public final class AcceptPool: @unchecked Sendable {
                 count.accepted += 1
                 return true
             }
-            if error == nil { count.empty += 1 }
+            if error == nil, !isClient { count.empty += 1 }
             return false
         }
         if isWelcome {

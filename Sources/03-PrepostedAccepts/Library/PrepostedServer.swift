@@ -94,13 +94,15 @@ public final class PrepostedServer: Sendable {
 
 /// A connection, and the one operation that goes round on it.
 private final class Connection: Overlapped, @unchecked Sendable {
-    static let bufferSize = 1024
     let socket: Socket
     // This connection's alone, freed with it: and it lives as long as an operation is pending on it.
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Connection.bufferSize, alignment: 64)
+    let memory: UnsafeMutableRawBufferPointer
 
-    init(_ socket: Socket) {
+    /// With room for the first bytes, however many they are, and a copy of them.
+    init(_ socket: Socket, _ first: UnsafeRawBufferPointer) {
         self.socket = socket
+        memory = .allocate(byteCount: max(1024, first.count), alignment: 64)
+        memory.copyMemory(from: first)
         super.init()
     }
 
@@ -128,7 +130,8 @@ private final class Clients: @unchecked Sendable {
 
     /// A client has come, and has said something.
     func welcome(_ arrival: Arrival) {
-        let connection = Connection(arrival.client.socket)
+        // The first bytes are copied before the accept's block is posted again, and answered first (I3.5).
+        let connection = Connection(arrival.client.socket, arrival.firstData)
         let isWelcome = monitor.locked {
             guard !isStopping, open.count < maximum else {
                 count.refused += 1
@@ -140,9 +143,7 @@ private final class Clients: @unchecked Sendable {
             return true
         }
         guard isWelcome else { return connection.socket.close() }
-        // The first bytes are copied before the accept's block is posted again, and answered first (I3.5).
-        let first = min(arrival.firstData.count, Connection.bufferSize)
-        connection.memory.copyMemory(from: .init(rebasing: arrival.firstData[..<first]))
+        let first = arrival.firstData.count
         do throws(SystemError) {
             try connection.socket.setNoDelay()
             // A socket that is used again belongs to the port already.
