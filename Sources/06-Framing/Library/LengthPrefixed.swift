@@ -33,8 +33,8 @@ public struct LengthPrefixed: FrameCodec, Hashable {
         self.maximumLength = min(maximumLength, tellable)
     }
 
-    /// The frames of the article that chapter 05 speaks of: four bytes in the order of a PC's memory, not counting themselves; with them, a
-    /// package has up to 8,192.
+    /// The frames of the article that chapter 05 speaks of: four bytes in the order of a PC's memory, not counting
+    /// themselves; with them, a package has up to 8,192.
     public static let article = LengthPrefixed(.four, .littleEndian, maximumLength: 8188)
 
     /// Header and the longest message.

@@ -42,7 +42,8 @@ public enum Streams {
     public static func encode<Codec: FrameCodec>(_ messages: [[UInt8]], _ codec: Codec) throws(FrameError)
         -> [UInt8]
     {
-        var buffer = SplitBuffer(limit: messages.reduce(0) { $0 + $1.count + 4 })
+        // As much as it takes: how long a header is, only the codec knows.
+        var buffer = SplitBuffer(limit: .max)
         for message in messages { try codec.append(message.span.bytes, to: &buffer) }
         return buffer.withBytes { bytes in bytes.withUnsafeBytes { Array($0) } }
     }
