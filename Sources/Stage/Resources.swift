@@ -37,6 +37,21 @@ public enum Resources {
     /// How many descriptors are open, without that of the listing.
     public static var openDescriptors: Int { entries(of: "/proc/self/fd") - 1 }
 
+    /// What the first hundred descriptors stand for: for the message of a check that failed.
+    public static var whatIsOpen: String {
+        var all: [String] = []
+        for number in 0..<100 {
+            var target = [CChar](repeating: 0, count: 128)
+            let length = readlink("/proc/self/fd/\(number)", &target, target.count)
+            if length > 0 {
+                all.append(
+                    "\(number) \(String(decoding: target[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self))"
+                )
+            }
+        }
+        return all.joined(separator: ", ")
+    }
+
     /// How many threads there are.
     public static var threads: Int { entries(of: "/proc/self/task") }
 
