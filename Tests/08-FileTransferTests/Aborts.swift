@@ -19,6 +19,41 @@ struct Chapter08FileTransferAborts {
     func anywhereRing() async {
         await #expect(processExitsWith: .success) { try endAnywhere(.ioUring) }
     }
+
+    @Test(
+        "the memory of 100 uploads at once is the system's again when they are gone",
+        .disabled(if: isSanitized, "a sanitizer keeps freed memory back"))
+    func memory() async { await #expect(processExitsWith: .success) { try peakAndLeave() } }
+}
+
+/// In a process of its own, since the system counts all memory of a process.
+private func peakAndLeave() throws {
+    let folder = try ScratchFolder()
+    let hub = try TransferHub(TransferOptions(folder: folder.path))
+    let address = try hub.listen()
+    let (size, part) = (1 << 20, ScratchFolder.pattern(64 << 10))
+    /// So many files arrive but for their last byte, and then their senders leave.
+    func uploads(_ count: Int) throws {
+        let peers = try (0..<count).map { _ in try ScriptedPeer(to: address) }
+        for (number, peer) in peers.enumerated() {
+            try peer.say(TransferMessage(.announce, 1, value: UInt64(size + 1), text: "\(number)".utf8))
+            try peer.say(TransferMessage(.piece, 1, count: UInt32(size + 1)))
+            for _ in 0..<size / part.count { try peer.send(part) }
+        }
+        for peer in peers { peer.socket.close() }
+        try insist(eventually { hub.connections.isEmpty && hub.pendingWrites == 0 }, "still connected")
+    }
+    try uploads(8)
+    let before = Stage.Resources.residentBytes
+    for _ in 0..<3 { try uploads(100) }
+    // What the hub keeps for reuse is a few dozen chunks.
+    var left = 0
+    let isBack = eventually {
+        left = Stage.Resources.residentBytes - before
+        return left < 48 << 20
+    }
+    try insist(isBack, "\(left >> 20) MiB are left")
+    try insist(hub.stop(), "everything comes back")
 }
 
 /// In a process of its own, what is said goes to its standard error output, and an error ends it.

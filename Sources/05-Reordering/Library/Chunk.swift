@@ -33,11 +33,11 @@ public final class Chunk: Overlapped, Pooled, @unchecked Sendable {
     let memory: UnsafeMutableRawBufferPointer
 
     init(capacity: Int) {
-        memory = .allocate(byteCount: capacity, alignment: 64)
+        memory = BufferMemory.take(capacity)
         super.init()
     }
 
-    deinit { memory.deallocate() }
+    deinit { BufferMemory.giveBack(memory) }
 
     /// What was received. Valid during the handler's call, and until `giveBack` for who keeps it.
     public var contents: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory[..<count]) }

@@ -75,9 +75,9 @@ final class SumRead: HubTask, Pooled, @unchecked Sendable {
     /// With the stream, so that a hub that stops waits for this read, too.
     private var target: (file: OutgoingFile, connection: TransferConnection, stream: StreamConnection)?
     private static let capacity = 512 << 10
-    private let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 4096)
+    private let memory = BufferMemory.take(capacity)
 
-    deinit { memory.deallocate() }
+    deinit { BufferMemory.giveBack(memory) }
 
     /// Under the lock of the connection. From here on the sum is whoever's that brings the packet.
     func start(_ file: OutgoingFile, _ connection: TransferConnection, _ stream: StreamConnection)
