@@ -105,6 +105,15 @@ public final class Terminal: @unchecked Sendable {
         put("\(front)\(gap) \(styled(bar, "36")) \(figure)\n")
     }
 
+    /// Puts a line where the last one of these was; `nil` takes it away. Nothing on a plain output.
+    ///
+    /// The terminal itself cuts it at its edge, however narrow it is and however wide the characters are: of a line that
+    /// went over, a part would stay.
+    public func status(_ line: String?) {
+        guard !plain else { return }
+        put("\r\u{1b}[K" + (line.map { "\u{1b}[?7l\($0)\u{1b}[?7h" } ?? ""))
+    }
+
     /// Draws a recording.
     public func draw(_ recording: Recording) { put(recording.drawing(columns: columns, coloured: !plain)) }
 

@@ -172,7 +172,7 @@ struct Chapter08FileTransferExchange {
                 try peer.say(
                     TransferMessage(.announce, 3, count: question?.id ?? 0, value: 5, text: "other".utf8))
                 try require(peer.hear() == TransferMessage(.refuse, 3, .declined))
-                try require(outcome.wait()?.failure == .declined)
+                try require(outcome.wait() == .failure(TransferError(.declined, "wanted")))
                 // What it has chosen itself is sent all the same.
                 try connection.send(file: secret)
                 try require(peer.hear()?.kind == .announce)
@@ -349,6 +349,73 @@ struct Chapter08FileTransferExchange {
             try require(eventually { stand.folder.names == ["a"] })
             try require(eventually { stand.received.map(\.failure) == [nil, .disconnected] })
             try require(stand.server.stop())
+        }
+    }
+
+    // I8.6
+    @Test(
+        "who says no more behind what it says hears every answer that waits for its turn",
+        arguments: DriverKind.permitted)
+    func lastAnswers(driver: DriverKind) async throws {
+        try await onAThread {
+            var events = TransferEvents()
+            events.words = { words, connection in try? connection.send(words) }
+            let hub = try TransferHub(Stand.options(driver), events: events)
+            let peer = try ScriptedPeer(to: try hub.listen())
+            // More than are sent at a time, and fewer than may wait.
+            let words = try (0..<60).map { try TransferMessage(.words, text: "\($0)".utf8).frame() }
+            try peer.send(words.flatMap { $0 })
+            try peer.socket.shutDownSending()
+            for number in 0..<60 {
+                try require(try peer.hear() == TransferMessage(.words, text: "\(number)".utf8))
+            }
+            try require(peer.hearEnd())
+            try require(hub.stop())
+        }
+    }
+
+    @Test(
+        "progress is told before the end, also when the last write is through behind the last word",
+        arguments: DriverKind.permitted)
+    func progressBeforeTheEnd(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try ScriptedServer()
+            let folder = try ScratchFolder()
+            // The file is one chunk: its write is posted, and in the same call its last word is heard.
+            let bytes = ScratchFolder.pattern(400_000)
+            let hub = try TransferHub(
+                with(Stand.options(driver)) { $0.streams.chunkCapacity = 512 << 10 })
+            let connection = try hub.connect(to: server.address)
+            let peer = try server.accept()
+            let told = Guarded<[String]>([])
+            for round in 1...10 {
+                let isOver = Gate()
+                try connection.ask(
+                    for: "a\(round)", into: folder.path,
+                    TransferObserver(
+                        progress: { progress in told.locked { $0.append("\(round): \(progress.bytes)") } },
+                        finished: { _ in
+                            told.locked { $0.append("\(round): over") }
+                            isOver.open()
+                        }))
+                let question = try peer.hear()
+                try peer.say(
+                    TransferMessage(
+                        .announce, 1, count: question?.id ?? 0, value: UInt64(bytes.count),
+                        text: question?.text ?? []))
+                try require(peer.hear()?.kind == .agree)
+                try peer.send(
+                    try TransferMessage(.piece, 1, count: UInt32(bytes.count)).frame() + bytes
+                        + TransferMessage(.complete, 1, value: bytes.sum).frame())
+                try require(peer.hear()?.kind == .verified)
+                try require(isOver.pass())
+            }
+            try require(hub.stop())
+            let all = told.locked { $0 }
+            for round in 1...10 {
+                try require(all.last { $0.hasPrefix("\(round): ") } == "\(round): over", "\(all)")
+                try require(all.contains("\(round): 400000"), "\(all)")
+            }
         }
     }
 
@@ -534,11 +601,19 @@ struct Chapter08FileTransferExchange {
     func folders() throws {
         let folder = try ScratchFolder()
         try folder.make("file", bytes: 1)
-        for (path, code) in [("/proc/no-such-folder", ENOENT), (folder.path(of: "file"), ENOTDIR)] {
+        // A path of no characters is no folder, and not the root of all of them.
+        for (path, code) in [
+            ("/proc/no-such-folder", ENOENT), (folder.path(of: "file"), ENOTDIR), ("", ENOENT),
+        ] {
             #expect(throws: SystemError(code, attempted: "")) {
                 try TransferHub(TransferOptions(folder: path))
             }
         }
+        let server = try ScriptedServer()
+        let hub = try TransferHub(TransferOptions())
+        let connection = try hub.connect(to: server.address)
+        #expect(throws: TransferError(.declined, "a")) { try connection.ask(for: "a", into: "") }
+        #expect(hub.stop())
     }
 }
 

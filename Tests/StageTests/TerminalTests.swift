@@ -49,6 +49,20 @@ final class Paper: Sendable {
                 """)
     }
 
+    @Test("a status line takes the place of the last one, and the terminal itself cuts it at its edge")
+    func status() {
+        let paper = Paper()
+        let terminal = paper.terminal(plain: false)
+        terminal.status("long")
+        terminal.status("on")
+        terminal.status(nil)
+        let line = { (words: String) in "\r\u{1b}[K\u{1b}[?7l\(words)\u{1b}[?7h" }
+        #expect(paper.text == line("long") + line("on") + "\r\u{1b}[K")
+        let plain = Paper()
+        plain.terminal().status("nothing")
+        #expect(plain.text.isEmpty)
+    }
+
     @Test("a bar is as long as its share, and stays in the width")
     func bar() {
         let paper = Paper()

@@ -1,3 +1,4 @@
+import Contexts
 import FileTransfer
 import Glibc
 import Kernel
@@ -112,7 +113,7 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
     _ = try Thread("interrupt") { if interrupt.wait() { connection.close() } }
     var failures = 0
     for name in names {
-        let bar = ProgressBar(isShown: !terminal.plain, columns: terminal.columns)
+        let bar = ProgressBar(terminal)
         do throws(TransferError) {
             let receipt =
                 isSending
@@ -130,21 +131,16 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
     if failures > 0 { exit(1) }
 }
 
-/// A line that is written again and again, on a terminal.
+/// A line that is written again and again, on a terminal, until it is cleared.
 private final class ProgressBar: Sendable {
-    private let isShown: Bool
-    private let columns: Int
-    private let width: Int
+    private let terminal: Terminal
+    private let isCleared = Guarded(false)
 
-    init(isShown: Bool, columns: Int) {
-        self.isShown = isShown
-        self.columns = columns
-        width = max(10, min(40, columns - 60))
-    }
+    init(_ terminal: Terminal) { self.terminal = terminal }
 
     var show: @Sendable (TransferProgress) -> Void {
-        { [isShown, columns, width] progress in
-            guard isShown else { return }
+        { [terminal, isCleared] progress in
+            let width = max(10, min(40, terminal.columns - 60))
             let share = progress.total > 0 ? Double(progress.bytes) / Double(progress.total) : 1
             let full = Int(share * Double(width))
             let bar = String(repeating: "█", count: full) + String(repeating: "░", count: width - full)
@@ -152,14 +148,14 @@ private final class ProgressBar: Sendable {
             let line =
                 "\(progress.name.prefix(20)) \(bar) \(Int(share * 100)) %, "
                 + "\(readable(progress.rate / 1e6)) MB/s\(left)"
-            // A line that went over the edge could not be written again.
-            put("\r\u{1b}[K\(line.prefix(columns - 1))")
+            isCleared.locked { if !$0 { terminal.status(line) } }
         }
     }
 
-    func clear() { if isShown { put("\r\u{1b}[K") } }
-}
-
-private func put(_ text: String) {
-    _ = text.withCString { write(STDOUT_FILENO, $0, strlen($0)) }
+    func clear() {
+        isCleared.locked {
+            $0 = true
+            terminal.status(nil)
+        }
+    }
 }

@@ -9,7 +9,8 @@ DiskFull.playIfChild()
 
 /// `--folder DIR`
 let folderOption = Option(
-    "folder", "DIR", "where files arrive and lie: of --serve, or of get (the current one)")
+    "folder", "DIR", "where files arrive and lie: of --serve, or of get (the current one)"
+) { $0.isEmpty ? "is no folder" : nil }
 /// `--to ADDRESS:PORT`
 let toOption = Option("to", "ADDRESS:PORT", "send: the server", fault: addressFault)
 /// `--from ADDRESS:PORT`

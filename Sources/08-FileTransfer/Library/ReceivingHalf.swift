@@ -22,7 +22,7 @@ extension TransferConnection {
         guard let safe = SafeName(name) else { throw TransferError(.unsafeName, readableName(name.utf8)) }
         let failure: TransferFailure? = locked { after in
             if isOver { return .disconnected }
-            guard let folder = folder ?? hub.options.folder else { return .declined }
+            guard let folder = folder ?? hub.options.folder, !folder.isEmpty else { return .declined }
             if questions.count >= hub.options.maximumWaitingFiles { return .busy }
             questions.append(Question(name: safe, folder: folder, observer: observer))
             askNext(&after)
@@ -74,7 +74,8 @@ extension TransferConnection {
                 tell(TransferMessage(.agree, message.id), &after)
             case .failure(let failure):
                 tell(TransferMessage(.refuse, message.id, failure), &after)
-                finish(observer, TransferError(failure, readableName(message.text)), &after)
+                let name = question?.name.description ?? readableName(message.text)
+                finish(observer, TransferError(failure, name), &after)
                 askNext(&after)
             }
         }
@@ -117,14 +118,15 @@ extension TransferConnection {
     /// A write is through.
     func wrote(_ file: IncomingFile, _ bytes: Int, _ error: SystemError?) {
         locked { after in
+            guard file.state.phase != .over else { return }
             let failure = error.map { TransferFailure($0, writing: true) }
             let step =
                 failure.map { file.state.fail($0) } ?? file.state.wrote(bytes, now: monotonicNanoseconds())
-            act(step, file, &after)
             if let progress = file.meter.look(file.name.description, file.state.written, of: file.state.size)
             {
                 after.append { file.observer.progress(progress) }
             }
+            act(step, file, &after)
         }
     }
 

@@ -173,6 +173,7 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         locked { after in
             wordsInFlight -= 1
             sendWords(&after)
+            finishIfEnded()
         }
     }
 
@@ -184,9 +185,11 @@ public final class TransferConnection: StreamHandler, @unchecked Sendable {
         }
     }
 
-    /// Under the lock, and again when nothing is arriving any more.
+    /// Under the lock, and again when nothing is arriving any more, and when messages have gone out. Those that wait for
+    /// others are waited for; those that wait for a file are not, since nobody can say any more that it has come.
     func finishIfEnded() {
-        if hasEnded, incoming == nil || incoming?.state.phase == .receiving { stream?.finish() }
+        let isKeeping = incoming.map { $0.state.phase != .receiving } ?? false
+        if hasEnded, !isKeeping, words.isEmpty || outgoing != nil { stream?.finish() }
     }
 
     /// For the stream.

@@ -25,8 +25,7 @@ public final class TransferHub: @unchecked Sendable {
         self.events = events
         streams = try StreamHub(options.streams)
         let (open, end) = (open, end)
-        let pause = Duration.nanoseconds(
-            Int64(clamping: min(options.limits.answer, options.limits.stall) / 4))
+        let pause = Duration.nanoseconds(Int64(min(options.limits.answer, options.limits.stall) / 4))
         let round = min(max(pause, TransferHub.shortestRound), TransferHub.longestRound)
         clock = try Kernel.Thread("transfer clock") {
             while end.wait(until: .after(round)) == .timedOut {
@@ -90,8 +89,7 @@ public final class TransferHub: @unchecked Sendable {
     public func stop() -> Bool {
         end.set()
         clock.join()
-        let isClean = streams.stop()
-        return isClean && writes.counters.inUse == 0 && reads.counters.inUse == 0
+        return streams.stop() && writes.counters.inUse == 0 && reads.counters.inUse == 0
     }
 }
 

@@ -57,7 +57,7 @@ public struct TransferOptions: Sendable {
     /// - Throws: ENOTDIR, ENOENT, EACCES when files cannot be put into the folder.
     func checkFolder() throws(SystemError) {
         guard let folder else { return }
-        if access(folder + "/.", W_OK | X_OK) != 0 {
+        if access(folder.isEmpty ? "" : folder + "/.", W_OK | X_OK) != 0 {
             throw SystemError(errno, attempted: "write into the folder \(folder)")
         }
     }
@@ -94,7 +94,7 @@ public struct TransferProgress: Sendable, Hashable {
 
 /// What a transfer tells whoever wants to know. Called by workers; no lock is held.
 public struct TransferObserver: Sendable {
-    /// How far it is: at most every tenth of a second, and at the end.
+    /// How far it is: at most every tenth of a second, and at the end of the bytes.
     public var progress: @Sendable (TransferProgress) -> Void
     /// It is over. Called once.
     public var finished: @Sendable (TransferResult) -> Void
@@ -120,9 +120,8 @@ struct TransferMeter {
         let now = monotonicNanoseconds()
         guard now - reported >= TransferMeter.interval || bytes == total else { return nil }
         reported = now
-        let seconds = Double(max(1, now - start)) / 1e9
-        return TransferProgress(
-            name: name, bytes: Int(bytes), total: Int(total), rate: Double(bytes) / seconds)
+        let rate = Double(bytes) * 1e9 / Double(max(1, now - start))
+        return TransferProgress(name: name, bytes: Int(bytes), total: Int(total), rate: rate)
     }
 
     func receipt(_ name: String, _ bytes: UInt64, _ sum: Checksum) -> TransferReceipt {
