@@ -419,6 +419,39 @@ import Testing
     }
 
     @Test(
+        "rule 11: what is dropped lets go of other handles of the port, and their packets are dropped, too",
+        arguments: DriverKind.permitted)
+    func droppedWithCompany(driver: DriverKind) throws {
+        try verify { complaints in
+            let port = try CompletionPort.on(driver)
+            let pairs = try Pair.several(2)
+            for (key, pair) in pairs.enumerated() { try port.associate(pair.server, key: UInt(key)) }
+            let other = Request()
+            try pairs[1].server.receive(other, into: other.memory)
+            var context: Context? = Context(pairs[1].server)
+            try pairs[0].server.receive(context!, into: context!.memory)
+            context = nil
+            port.close()
+            pairs[0].server.close()
+            complaints.expect(eventually { port.droppedPackets == 2 }, "both packets are counted")
+            complaints.expect(!other.isPending, "the other one is over")
+        }
+    }
+
+    /// What closes the other side's socket when it goes.
+    private final class Context: Overlapped, @unchecked Sendable {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 8, alignment: 8)
+        private let companion: Socket
+
+        init(_ companion: Socket) { self.companion = companion }
+
+        deinit {
+            companion.close()
+            memory.deallocate()
+        }
+    }
+
+    @Test(
         "rule 11: closing again may still ask for what is queued; then there is nothing but the end",
         arguments: DriverKind.permitted)
     func closedTwice(driver: DriverKind) throws {

@@ -148,13 +148,15 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     func enqueue(_ completed: inout CompletionList) {
         while let reference = completed.popFirst() {
             // The reference that the kernel held is now the packet's.
-            let packet = Packet(completed: reference.takeRetainedValue())
-            guard !isClosed else {
-                packet.operation?.wasDequeued()
+            if !isClosed {
+                queue.append(Packet(completed: reference.takeRetainedValue()))
+            } else {
                 dropped += 1
-                continue
+                // Without the lock: what goes with its context may have operations that report here.
+                lock.unlock()
+                reference.takeRetainedValue().wasDequeued()
+                lock.lock()
             }
-            queue.append(packet)
         }
     }
 
