@@ -23,7 +23,7 @@ extension Socket {
         _ operation: Overlapped, _ socket: Socket, into buffer: UnsafeMutableRawBufferPointer,
         receiveLength: Int
     ) throws(SystemError) {
-        guard receiveLength >= 0, buffer.count >= receiveLength + 2 * Address.capacity else {
+        guard receiveLength >= 0, buffer.count - 2 * Address.capacity >= receiveLength else {
             throw SystemError(EFAULT, attempted: "accept into a buffer without room for two addresses")
         }
         guard socket !== self, socket.claim(for: self) else {

@@ -28,7 +28,7 @@ extension Socket {
             }
             part = length == 0 ? Int(size - operation.offset) : length
         }
-        guard part >= 0, part + head.count + tail.count <= Socket.transmitLimit else {
+        guard part >= 0, part <= Socket.transmitLimit - head.count - tail.count else {
             throw SystemError(EINVAL, attempted: "transmit more than \(Socket.transmitLimit) bytes at once")
         }
         let plan = TransmitPlan(file: part, head: head, tail: tail)

@@ -293,8 +293,10 @@ extension KernelSuite {
                 expectError(EFAULT) {
                     try listener.accept(buffer, fresh, into: buffer.area, receiveLength: 65)
                 }
-                expectError(EFAULT) {
-                    try listener.accept(buffer, fresh, into: buffer.area, receiveLength: -1)
+                for length in [-1, Int.max] {
+                    expectError(EFAULT) {
+                        try listener.accept(buffer, fresh, into: buffer.area, receiveLength: length)
+                    }
                 }
                 expectError(EINVAL) {
                     try listener.accept(

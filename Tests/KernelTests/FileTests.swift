@@ -323,6 +323,10 @@ extension KernelSuite {
                 operation.offset = 0
                 expectError(EINVAL) { try post(socket, operation, file, length: Socket.transmitLimit + 1) }
                 expectError(EINVAL) { try post(socket, operation, file, length: -1) }
+                let head = Buffer("head")
+                expectError(EINVAL) {
+                    try socket.transmit(operation, file, length: .max, head: head.content)
+                }
                 try post(socket, operation, file)
                 #expect(collector.isSilent())
                 truncate(scratch.path, 1 << 20)
