@@ -131,6 +131,9 @@ public class Driver: @unchecked Sendable {
     /// complete already, and only nobody has come to take its answer.
     func cancel(_ operation: Overlapped) -> Bool { true }
 
+    /// Without a lock: takes what the interface has completed by now, and would tell who comes to wait.
+    func takeAnswers(_ completed: inout CompletionList) {}
+
     /// Without the lock, by whoever has the lane: hands the head to somebody else, who will resume the lane.
     /// False: it has to be attempted here.
     func carry(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
@@ -289,7 +292,8 @@ public class Driver: @unchecked Sendable {
         walk.refusable = false
         walk.isFirst = false
         var next = lane.pointee.pending.head
-        if next != nil, lane.pointee.ready || startsBlindly {
+        // It may have moved meanwhile, to a driver that does not tell again what can be started now.
+        if next != nil, lane.pointee.ready || (state.pointee.driver ?? self).startsBlindly {
             lane.pointee.ready = false
         } else {
             next = nil

@@ -83,19 +83,14 @@ open class Handle: @unchecked Sendable {
             guard state.pointee.target == nil else {
                 throw SystemError(EINVAL, attempted: "associate a handle that belongs to a port already")
             }
-            let former = state.pointee.driver
-            if state.pointee.registered, former !== driver { former?.detach(state) }
-            do throws(SystemError) {
-                try driver.attach(state)
-            } catch {
-                try? former?.attach(state)
-                throw error
-            }
-            state.pointee.driver = driver
+            // A file whose operations somebody has in hand stays with him: they need no notices, and report to the
+            // target wherever they are.
+            if state.pointee.kind != .file || state.isIdle { try state.move(to: driver) }
             state.pointee.target = target
             state.pointee.key = key
         }
         // What was pending goes on in the new driver, if it can be started there without a notice.
+        if state.pointee.kind == .file { return }
         var completed = CompletionList()
         for direction in [Direction.inward, .outward] {
             state.lock()
@@ -126,7 +121,10 @@ open class Handle: @unchecked Sendable {
                 throw SystemError(EINVAL, attempted: "post with a routine on a handle that belongs to a port")
             }
             try check(state)
-            if state.pointee.driver == nil { state.pointee.driver = .system }
+            // Without a port it is the system's. A connection that came with first data was its listener's till now.
+            if state.pointee.target == nil, state.pointee.driver !== Driver.system, state.isIdle {
+                try state.move(to: .system)
+            }
             if !state.pointee.registered { try state.pointee.driver!.attach(state) }
             guard operation.begin(kind, memory) else {
                 throw SystemError(EALREADY, attempted: "post an operation that is already pending")
@@ -180,21 +178,28 @@ open class Handle: @unchecked Sendable {
     }
 
     /// Carries out what could be carried out by now, if nobody has asked the driver since: what has come before a
-    /// cancel or a close is the operation's. A ring has its answers already, except to what was postponed.
+    /// cancel or a close is the operation's. A ring mostly has its answers already; but they may be one step of several.
     private final func catchUp(_ completed: inout CompletionList) {
+        var attending: Driver?
         for direction in [Direction.inward, .outward] {
             state.lock()
             let lane = state.lane(direction)
             let head = lane.pointee.pending.head?._withUnsafeGuaranteedRef { $0.operation }
             guard let driver = state.pointee.driver, state.pointee.kind != .file, !state.pointee.closed,
-                head != nil, head != .transmit
+                head != nil
             else {
                 state.unlock()
                 continue
             }
-            lane.pointee.ready = true
-            driver.tryHead(state, lane, &completed)
+            attending = driver
+            if head == .transmit {
+                state.unlock()
+            } else {
+                lane.pointee.ready = true
+                driver.tryHead(state, lane, &completed)
+            }
         }
+        attending?.takeAnswers(&completed)
     }
 
     /// Under the lock: completes what waits, and asks the driver for what is being carried out.
@@ -269,6 +274,24 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     fileprivate func lanes(_ body: (LanePointer) -> Void) {
         body(lane(.inward))
         body(lane(.outward))
+    }
+
+    /// Under the lock: whether nothing is pending.
+    fileprivate var isIdle: Bool {
+        lane(.inward).pointee.pending.head == nil && lane(.outward).pointee.pending.head == nil
+    }
+
+    /// Under the lock: operations are this driver's from now on. When it cannot take the handle, they stay where they are.
+    fileprivate func move(to driver: Driver) throws(SystemError) {
+        let former = pointee.driver
+        if pointee.registered, former !== driver { former?.detach(self) }
+        do throws(SystemError) {
+            try driver.attach(self)
+        } catch {
+            try? former?.attach(self)
+            throw error
+        }
+        pointee.driver = driver
     }
 
     /// Whether a thread is, or will soon be, inside a system call with this descriptor. What is in a ring does

@@ -138,6 +138,22 @@ final class URingDriver: Driver, @unchecked Sendable {
         }
     }
 
+    override func takeAnswers(_ completed: inout CompletionList) {
+        // Counted among those who wait, so that nothing is postponed: what follows may have its answer, too.
+        sleepers.add(1, ordering: .sequentiallyConsistent)
+        var isWoken = false
+        for _ in 0..<URingDriver.roundsAtMost {
+            guard ring.hasAnswers else { break }
+            isWoken = reap(&completed) || isWoken
+        }
+        sleepers.subtract(1, ordering: .relaxed)
+        // That was somebody else's.
+        if isWoken { wake() }
+    }
+
+    /// As many as a full ring needs.
+    private static let roundsAtMost = Int(Ring.completionEntries) / answersPerWait
+
     private func wait(until deadline: Deadline) {
         if poller == nil || ring.hasOverflow { return ring.submitAndWait(until: deadline) }
         if submission == .withNextWait { ring.submit() }

@@ -121,6 +121,59 @@ extension KernelSuite {
         }
 
         @Test(
+            "the same for what takes several steps: a silent client is a wait that can be cancelled, and whoever has come with data, or has ended, is a result",
+            arguments: DriverKind.permitted)
+        func cameBeforeInSteps(kind: DriverKind) throws {
+            let collector = try Collector(kind, pollers: 0)
+            func next() -> Packet? {
+                let deadline = Deadline.after(Collector.patience)
+                while collector.count == 0, !deadline.hasPassed { collector.poll(until: deadline) }
+                return collector.next(within: .zero)
+            }
+            func isUntouched() { collector.poll(until: .after(.milliseconds(1))) }
+            let listener = try Socket.listener(on: .loopback())
+            try listener.associate(with: collector, key: 5, driver: collector.driver)
+            for saying in ["", "hello"] {
+                let accepted = Socket()
+                let accept = Buffer(8 + 2 * Address.capacity)
+                try listener.accept(accept, accepted, into: accept.area, receiveLength: 8)
+                isUntouched()
+                let client = try Peer(connectingTo: listener.localAddress)
+                client.send(saying)
+                #expect(listener.cancel(accept) == saying.isEmpty)
+                let packet = try #require(next())
+                #expect(packet.operation === accept && packet.bytes == saying.utf8.count)
+                #expect(packet.code == (saying.isEmpty ? ECANCELED : 0))
+                client.socket.close()
+            }
+            let notice = Overlapped()
+            try listener.noticeShortage(notice)
+            isUntouched()
+            let client = try Peer(connectingTo: listener.localAddress)
+            #expect(!listener.cancel(notice))
+            #expect(try #require(next()).code == 0)
+            let (socket, peer) = try connection(collector)
+            let disconnect = Overlapped()
+            try socket.disconnect(disconnect, reuse: true)
+            isUntouched()
+            peer.socket.close()
+            #expect(!socket.cancel())
+            let packet = try #require(next())
+            #expect(packet.operation === disconnect && packet.code == 0 && socket.descriptor == -1)
+            // Several receives, of which all but the last have their bytes.
+            let (second, secondPeer) = try connection(collector)
+            let receives = (0..<4).map { _ in Buffer(1) }
+            for receive in receives { try second.receive(receive) }
+            isUntouched()
+            secondPeer.send("abc")
+            second.close()
+            let packets = (0..<4).compactMap { _ in next() }
+            #expect(packets.map(\.code) == [0, 0, 0, ECANCELED])
+            #expect(packets.map { ($0.operation as? Buffer)?.text } == ["a", "b", "c", ""])
+            withExtendedLifetime(client) {}
+        }
+
+        @Test(
             "what a ring has not handed over yet is cancelled and closed as well", arguments: [false, true])
         func cancelUnsubmitted(byClosing: Bool) throws {
             for kind in DriverKind.permitted {
