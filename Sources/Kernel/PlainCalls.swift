@@ -64,10 +64,17 @@ extension Socket {
 
     /// Says that this side will send no more. What was posted before is lost; a disconnect waits for it.
     /// Queues no packet. Win32 counterpart: `shutdown` with `SD_SEND`.
+    ///
+    /// - Throws: ECONNRESET when the connection was reset, ENOTCONN when there never was one.
     public func shutDownSending() throws(SystemError) {
         try locked { state throws(SystemError) in
-            let descriptor = state.pointee.descriptor
-            _ = try check("shut down sending") { shutdown(descriptor, Int32(SHUT_WR)) }
+            do throws(SystemError) {
+                _ = try check("shut down sending") { shutdown(state.pointee.descriptor, Int32(SHUT_WR)) }
+            } catch {
+                // The system calls both of them "not connected".
+                let isReset = error.code == ENOTCONN && state.pointee.connected && !state.pointee.sendShutDown
+                throw isReset ? SystemError(ECONNRESET, attempted: error.attempted) : error
+            }
             state.pointee.sendShutDown = true
         }
     }

@@ -246,6 +246,27 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.7
+    @Test("a client that is gone when this side finishes has reset", arguments: DriverKind.permitted)
+    func goneBeforeFinish(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let client = pair.client
+            // One read, and its chunk is here: nothing is pending that could tell.
+            let hub = try makeHub(driver, reads: 1)
+            let handler = Scripted { _, connection in
+                try client.setAbortiveClose()
+                client.close()
+                connection.finish()
+            }
+            try hub.adopt(pair.server, handler: handler)
+            try client.say("bye.")
+            #expect(eventually { handler.events.count == 3 })
+            #expect(handler.events == ["opened", "received", "closed: reset"])
+            #expect(hub.stop())
+        }
+    }
+
     // I5.2, I5.7
     @Test(
         "closed in the middle: nothing more is received, and the end is the last call",

@@ -233,6 +233,18 @@ extension KernelSuite {
             }
         }
 
+        @Test("a reset that shutting down notices is told as one", arguments: DriverKind.permitted)
+        func resetBeforeShutDown(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                try peer.reset()
+                expectError(ECONNRESET) { try socket.shutDownSending() }
+                // Without any connection it is another matter.
+                let alone = try Socket(boundTo: .loopback())
+                expectError(ENOTCONN) { try alone.shutDownSending() }
+            }
+        }
+
         /// What Windows does here is settled by no page; Linux hands over what came before the reset.
         @Test("data that came before a reset is delivered first", arguments: DriverKind.permitted)
         func dataBeforeReset(kind: DriverKind) throws {
