@@ -350,6 +350,32 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    @Test("finished before it stands, a connection opens and then ends", arguments: DriverKind.permitted)
+    func finishBeforeOpened(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try makeHub(driver, reads: 1)
+            let address = try server.listen { _ in Echo() }
+            // The only worker is held: nobody takes the connect's packet before `finish`.
+            let pair = try Pair()
+            let (isHeld, goOn) = (Gate(), Gate())
+            let client = try makeHub(driver, reads: 1, workers: 1)
+            try client.adopt(
+                pair.server,
+                handler: Scripted { _, _ in
+                    isHeld.open()
+                    goOn.pass()
+                })
+            try pair.client.say("hold")
+            #expect(isHeld.pass())
+            let handler = Scripted()
+            try client.connect(to: address, handler: handler).finish()
+            goOn.open()
+            #expect(eventually { handler.events.count == 2 })
+            #expect(handler.events == ["opened", "closed: ended"])
+            #expect(client.stop() && server.stop())
+        }
+    }
+
     @Test("one client too many is closed at once, and counted", arguments: DriverKind.permitted)
     func tooMany(driver: DriverKind) async throws {
         try await onAThread {

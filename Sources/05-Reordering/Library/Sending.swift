@@ -234,7 +234,7 @@ extension StreamConnection {
 
     /// Under the lock.
     func finishIfDone() {
-        guard isFinishing, reason == nil else { return }
+        guard isFinishing, isOpen, reason == nil else { return }
         if !isShutDown, sending == 0, pendingSends == 0 {
             isShutDown = true
             do throws(SystemError) { try socket.shutDownSending() } catch { shut(CloseReason(error)) }

@@ -88,10 +88,7 @@ public final class StreamConnection: @unchecked Sendable {
         // Nobody else drains before `opened` has returned.
         isDraining = true
         isOpen = true
-        let handler = handler
-        lock.unlock()
-        handler?.opened(self)
-        lock.lock()
+        withHandler { $0.opened(self) }
         for _ in 0..<hub.options.pendingReads where reason == nil {
             guard let chunk = hub.chunks.take() else {
                 shut(.outOfResources)
@@ -101,6 +98,8 @@ public final class StreamConnection: @unchecked Sendable {
             chunk.isReader = true
             post(chunk)
         }
+        // Somebody may have asked for it before there was a connection.
+        finishIfDone()
         isDraining = false
         drain()
     }
