@@ -53,6 +53,27 @@ public final class File: Handle, @unchecked Sendable {
         _ = try check("set the size of \(path)") { ftruncate(descriptor, off_t(bytes)) }
     }
 
+    /// Makes the file at least this long and takes all its room on the disk, so that no write has to look for some. Where
+    /// the file system cannot do that, nothing happens. May wait for the disk.
+    ///
+    /// - Throws: ENOSPC, EDQUOT, EFBIG; then the file may have a part of the room.
+    ///
+    /// Win32 counterpart: `SetFileInformationByHandle` with `FileAllocationInfo`.
+    public func reserve(_ bytes: Int64) throws(SystemError) {
+        guard bytes > 0 else { return }
+        let descriptor = descriptor
+        var space = statvfs()
+        // Of what does not fit the system would take all there is, and give it back in the end: until then nobody else
+        // could write. Some file systems do not say how much there is.
+        if fstatvfs(descriptor, &space) == 0, space.f_blocks > 0,
+            UInt64(bytes) / UInt64(space.f_frsize) > UInt64(space.f_bfree)
+        {
+            throw SystemError(ENOSPC, attempted: "reserve \(bytes) bytes for \(path)")
+        }
+        guard ck_fallocate(descriptor, 0, 0, bytes) != 0, errno != EOPNOTSUPP, errno != ENOSYS else { return }
+        throw SystemError(errno, attempted: "reserve \(bytes) bytes for \(path)")
+    }
+
     /// Waits until what was written is on the disk. Win32 counterpart: `FlushFileBuffers`.
     public func flush() throws(SystemError) {
         let descriptor = descriptor

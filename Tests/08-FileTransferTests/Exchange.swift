@@ -447,6 +447,32 @@ struct Chapter08FileTransferExchange {
         }
     }
 
+    // I8.7
+    @Test("a file that does not fit takes no room from others meanwhile", arguments: DriverKind.permitted)
+    func doesNotFit(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver) { $0.maximumFileSize = .max }
+            let path = stand.folder.path
+            let free = { @Sendable in
+                var space = statvfs()
+                return statvfs(path, &space) == 0 ? Int(space.f_bfree) * Int(space.f_frsize) : 0
+            }
+            let (before, isOver) = (free(), Gate())
+            let lowest = Guarded(before)
+            let watch = try Kernel.Thread("watch") {
+                while !isOver.isOpen { lowest.locked { $0 = min($0, free()) } }
+            }
+            let peer = try ScriptedPeer(to: stand.address)
+            try peer.say(TransferMessage(.announce, 1, value: UInt64(2 * before), text: "a".utf8))
+            let answer = try peer.hear()
+            isOver.open()
+            watch.join()
+            try require(answer == TransferMessage(.refuse, 1, .diskFull))
+            try require(lowest.locked { $0 } > before / 2, "free: \(before), then \(lowest.locked { $0 })")
+            try require(stand.server.stop())
+        }
+    }
+
     @Test("what waits has limits: files, questions, messages", arguments: DriverKind.permitted)
     func limits(driver: DriverKind) async throws {
         try await onAThread {

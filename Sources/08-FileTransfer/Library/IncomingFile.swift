@@ -1,4 +1,3 @@
-import CKernel
 import CompletionPorts
 import Contexts
 import Glibc
@@ -43,19 +42,11 @@ final class IncomingFile: @unchecked Sendable {
         (self.id, self.name, self.folder, self.observer) = (id, name, folder, observer)
         state = ReceivingState(size: size, limits: options.limits, now: monotonicNanoseconds())
         do throws(SystemError) {
-            if options.preallocates { try reserve(length) }
+            if options.preallocates { try file.reserve(length) }
             try hub.port.associate(file, key: 0)
         } catch {
             discard()
             throw TransferFailure(error, writing: true)
-        }
-    }
-
-    private func reserve(_ length: Int64) throws(SystemError) {
-        guard length > 0, ck_fallocate(file.descriptor, 0, 0, length) != 0 else { return }
-        // Not every file system can do this. The file then grows as it is written.
-        guard errno == EOPNOTSUPP || errno == ENOSYS else {
-            throw SystemError(errno, attempted: "reserve \(length) bytes")
         }
     }
 

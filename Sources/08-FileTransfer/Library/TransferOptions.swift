@@ -92,7 +92,8 @@ public struct TransferProgress: Sendable, Hashable {
     public var timeLeft: Duration? { rate > 0 ? .seconds(Double(total - bytes) / rate) : nil }
 }
 
-/// What a transfer tells whoever wants to know. Called by workers; no lock is held.
+/// What a transfer tells whoever wants to know. Called by workers, by the clock of the hub, and by who calls off: to be
+/// short. No lock is held.
 public struct TransferObserver: Sendable {
     /// How far it is: at most every tenth of a second, and at the end of the bytes.
     public var progress: @Sendable (TransferProgress) -> Void
