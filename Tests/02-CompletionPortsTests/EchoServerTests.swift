@@ -428,9 +428,8 @@ private struct RawClient {
 
     init(_ address: Address) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var patience = timeval(tv_sec: 20, tv_usec: 0)
-        setsockopt(
-            descriptor, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+        // Nothing waits for ever: each of these is in a process of its own, which a signal ends then.
+        alarm(60)
         var form = sockaddr_in()
         form.sin_family = sa_family_t(AF_INET)
         form.sin_port = address.port.bigEndian
