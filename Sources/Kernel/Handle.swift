@@ -147,7 +147,10 @@ open class Handle: @unchecked Sendable {
         let driver = Unmanaged.passUnretained(state.pointee.driver!)
         let refusal = driver._withUnsafeGuaranteedRef { $0.begin(operation, state, lane, &completed) }
         if !completed.isEmpty { completed.deliver() }
-        if refusal != 0 { throw SystemError(refusal, attempted: "\(kind)") }
+        if refusal != 0 {
+            Recorder.refused(operation.identity)
+            throw SystemError(refusal, attempted: "\(kind)")
+        }
     }
 
     // MARK: Cancelling and closing

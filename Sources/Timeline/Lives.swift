@@ -13,7 +13,8 @@ extension Recording {
         var moments: [Int?] = [nil, nil, nil, nil, nil]
         /// When its handling began. Later than *dequeued* if the worker took several packets at once.
         var begun: Int?
-        /// When it was over although nobody wrote that down: its operation was posted again, or its worker went on.
+        /// When it was over without having been handled, or although nobody wrote that down: its post was refused, its
+        /// operation was posted again, or its worker went on.
         var ended: Int?
 
         /// When the operation reached a moment, since the recording's start.
@@ -75,6 +76,8 @@ extension Recording {
             case .label(let text):
                 labels[operation] = text
                 if let life = open[operation]?.last, lives[life].last < .dequeued { lives[life].label = text }
+            case .refused:
+                if let life = open[operation]?.popLast() { lives[life].ended = record.nanoseconds }
             case .moment(let moment):
                 let life: Int
                 switch moment {

@@ -26,6 +26,12 @@ public enum Recorder {
         if isRecording { append(.moment(moment), operation) }
     }
 
+    /// Writes down that the post was refused: nothing will come of it, and the operation's life ends here.
+    @inlinable @inline(__always)
+    public static func refused(_ operation: UInt) {
+        if isRecording { append(.refused, operation) }
+    }
+
     /// Writes down a remark. The text is not even made while nothing is recorded.
     @inlinable @inline(__always)
     public static func note(_ text: @autoclosure () -> String, of operation: UInt = 0) {

@@ -19,6 +19,8 @@ public struct Recording: Sendable {
     public enum What: Sendable, Equatable {
         /// The operation reached this moment.
         case moment(Moment)
+        /// The post was refused, and the operation's life ends with it.
+        case refused
         /// A remark in free words.
         case note(String)
         /// From now on the operation is to be called this.

@@ -3,6 +3,7 @@ import Glibc
 import Kernel
 import Stage
 import Testing
+import Timeline
 
 extension KernelSuite {
     @Suite("liveness") struct Liveness {
@@ -160,6 +161,22 @@ extension Driver {
     func exhaustion(kind: DriverKind) async {
         await #expect(processExitsWith: .success) { [kind = kind.rawValue as String] in
             try Leaks.exhaust(DriverKind(rawValue: kind)!)
+        }
+    }
+
+    @Test("a recording ends the life of an operation whose post is refused")
+    func refusedInARecording() async {
+        await #expect(processExitsWith: .success) {
+            try withCollector(.epoll) { collector in
+                let (socket, peer) = try connection(collector)
+                try peer.reset()
+                let letter = Buffer("x")
+                Recorder.start()
+                // The send is tried at once, and meets the reset.
+                expectError(ECONNRESET) { try socket.send(letter, from: letter.content) }
+                let records = Recorder.stop().records.filter { $0.operation == letter.identity }
+                #expect(records.map(\.what) == [.moment(.posted), .moment(.pending), .refused])
+            }
         }
     }
 }

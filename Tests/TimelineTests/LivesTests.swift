@@ -45,6 +45,21 @@ import Timeline
         #expect(lives.map { $0[.queued] } == [nil, .microseconds(4)])
     }
 
+    @Test("a post that is refused is not pending for ever; the handler that posted has its own life")
+    func refused() {
+        let recording = Recording(
+            records: [
+                record(0, 0, 7, .moment(.posted)), record(10, 0, 7, .moment(.queued)),
+                record(20, 0, 7, .moment(.dequeued)), record(30, 0, 7, .moment(.posted)),
+                record(30, 0, 7, .moment(.pending)), record(40, 0, 7, .refused),
+                record(60, 0, 7, .moment(.handled)), record(100, 0, 0, .note("end")),
+            ], lanes: [.init(name: "main", thread: 1)])
+        #expect(recording.lives.map { $0[.handled] } == [.microseconds(60), nil])
+        // One column for each microsecond: the second life is pending for ten, within the handling of the first.
+        let line = recording.drawing(columns: 110).split(separator: "\n")[2]
+        #expect(line.filter { $0 == "·" || $0 == "─" }.count == 10 + 10, "\(line)")
+    }
+
     @Test(
         "what nobody wrote down the end of is over when its worker goes on, or its operation is posted again")
     func unsaid() throws {
