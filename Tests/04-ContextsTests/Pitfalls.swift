@@ -150,26 +150,17 @@ struct Chapter04ContextsPitfalls {
     // I4.7 does not hold.
     @Test("reused-identifier: the next client has the number, and gets the message")
     func reusedIdentifier() async {
-        await #expect(processExitsWith: .success) {
-            let seen = try ReusedIdentifier.pitfall.broken(.epoll)
-            #expect(seen.happened, "\(seen.lines)")
-        }
+        await #expect(processExitsWith: .success) { try happensAlone(ReusedIdentifier.pitfall) }
     }
 
     @Test("handle-reused-while-closing: a late call lands on a stranger's connection")
     func handleReusedWhileClosing() async {
-        await #expect(processExitsWith: .success) {
-            let seen = try HandleReusedWhileClosing.pitfall.broken(.epoll)
-            #expect(seen.happened, "\(seen.lines)")
-        }
+        await #expect(processExitsWith: .success) { try happensAlone(HandleReusedWhileClosing.pitfall) }
     }
 
     @Test("closed-twice: the second close is a stranger's")
     func closedTwice() async {
-        await #expect(processExitsWith: .success) {
-            let seen = try ClosedTwice.pitfall.broken(.epoll)
-            #expect(seen.happened, "\(seen.lines)")
-        }
+        await #expect(processExitsWith: .success) { try happensAlone(ClosedTwice.pitfall) }
     }
 
     // I4.4 does not hold.
