@@ -199,6 +199,8 @@ open class Handle: @unchecked Sendable {
                 state.unlock()
             } else {
                 lane.pointee.ready = true
+                // The other side's end may have come, too: until an attempt finds nothing.
+                lane.pointee.ended = true
                 driver.tryHead(state, lane, &completed)
             }
         }

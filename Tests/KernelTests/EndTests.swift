@@ -170,6 +170,17 @@ extension KernelSuite {
             let packets = (0..<4).compactMap { _ in next() }
             #expect(packets.map(\.code) == [0, 0, 0, ECANCELED])
             #expect(packets.map { ($0.operation as? Buffer)?.text } == ["a", "b", "c", ""])
+            // The same when the stream has ended behind the bytes: that is what the others get.
+            let (third, thirdPeer) = try connection(collector)
+            let last = (0..<3).map { _ in Buffer(8) }
+            for receive in last { try third.receive(receive) }
+            isUntouched()
+            thirdPeer.send("end")
+            try thirdPeer.socket.shutDownSending()
+            #expect(!third.cancel(last[1]))
+            third.close()
+            #expect((0..<3).compactMap { _ in next() }.map(\.code) == [0, 0, 0])
+            #expect(last.map(\.text) == ["end", "", ""])
             withExtendedLifetime(client) {}
         }
 
