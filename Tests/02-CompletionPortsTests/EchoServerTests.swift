@@ -14,7 +14,7 @@ import Testing
         arguments: DriverKind.permitted, [1, 4])
     func echo(driver: DriverKind, workers: Int) throws {
         try verify { complaints in
-            for address in [Address.loopback(), Address.loopback6()] {
+            for address in Address.loopbacks {
                 let server = try EchoServer(on: address, options: .on(driver, workers: workers))
                 defer { server.stop() }
                 complaints.equal(server.address.isIPv6, address.isIPv6)

@@ -239,11 +239,11 @@ import Testing
 
     @Test(
         "rule 9: an accept without first data completes at connect, with both addresses",
-        arguments: DriverKind.permitted, [false, true])
-    func acceptAtConnect(driver: DriverKind, isIPv6: Bool) throws {
+        arguments: DriverKind.permitted, Address.loopbacks)
+    func acceptAtConnect(driver: DriverKind, address: Address) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
-            let listener = try Socket.listener(on: isIPv6 ? .loopback6() : .loopback())
+            let listener = try Socket.listener(on: address)
             try port.associate(listener, key: 5)
             let accept = Request(room: 2 * Address.capacity)
             let accepted = Socket()

@@ -63,7 +63,7 @@ import Testing
         try inTime {
             var options = CompletionPort.Options()
             options.driver = driver
-            for address in [Address.loopback(), .loopback6()] {
+            for address in Address.loopbacks {
                 let port = try CompletionPort(concurrency: 1, options: options)
                 let listener = try Socket.listener(on: address)
                 let server = try listener.localAddress

@@ -323,8 +323,8 @@ struct Chapter05ReorderingHub {
     func connecting(driver: DriverKind) async throws {
         try await onAThread {
             let hub = try makeHub(driver, reads: 2)
-            try hub.listen(on: .loopback6()) { _ in Echo() }
-            let address = try hub.listen { _ in Echo() }
+            let addresses = try Address.loopbacks.map { try hub.listen(on: $0) { _ in Echo() } }
+            let address = addresses[0]
             let client = Scripted()
             let connection = try hub.connect(to: address, handler: client)
             #expect(eventually { client.events.first == "opened" })

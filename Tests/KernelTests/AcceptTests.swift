@@ -33,7 +33,7 @@ extension KernelSuite {
 
         @Test(
             "without room for data it completes at connect, with both addresses",
-            arguments: DriverKind.permitted, [Address.loopback(), .loopback6()])
+            arguments: DriverKind.permitted, Address.loopbacks)
         func atConnect(kind: DriverKind, address: Address) throws {
             try withCollector(kind) { collector in
                 let listener = try listener(collector, on: address)
@@ -62,7 +62,7 @@ extension KernelSuite {
         @Test("with room it completes at the first data", arguments: DriverKind.permitted, [false, true])
         func firstData(kind: DriverKind, isAssociatedBefore: Bool) throws {
             try withCollector(kind) { collector in
-                for address in [Address.loopback(), .loopback6()] {
+                for address in Address.loopbacks {
                     let listener = try listener(collector, on: address)
                     let accept = Accept(64)
                     if isAssociatedBefore {
@@ -324,7 +324,7 @@ extension KernelSuite {
     @Suite("connect and disconnect") struct Connections {
         @Test(
             "connect, with and without first data", arguments: DriverKind.permitted,
-            [Address.loopback(), .loopback6()])
+            Address.loopbacks)
         func connect(kind: DriverKind, address: Address) throws {
             try withCollector(kind) { collector in
                 let listener = try Socket.listener(on: address)

@@ -83,7 +83,7 @@ import Testing
         for nonsense in ["", "localhost", "127.0.0.256", "1.2.3", "::1::", "127.0.0.1 ", "0x7f.1"] {
             #expect(Address(nonsense, port: 1) == nil, "\(nonsense)")
         }
-        for address in [Address.loopback(), .loopback6()] {
+        for address in Address.loopbacks {
             let listener = try Socket.listener(on: address)
             let bound = try listener.localAddress
             #expect(bound.port != 0 && bound.host == address.host)

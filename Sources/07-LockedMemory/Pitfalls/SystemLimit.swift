@@ -128,8 +128,8 @@ public enum SystemLimit {
             // Before the limit is lowered: rings are charged, too.
             let port = try CompletionPort.on(driver)
             let hasRings = DriverKind.permitted.contains(.ioUring)
-            report.isAlone = geteuid() == 0
-            try lowerRights()
+            report.isAlone = geteuid() == 0 && hasCapability(userCapability)
+            try lowerRights(asAnotherUser: report.isAlone)
             report.straddling = try straddle()
             try postUntilRefused(port, &report)
             try postWithoutBuffers(port, &report)
@@ -142,9 +142,9 @@ public enum SystemLimit {
         }
     }
 
-    private static func lowerRights() throws(SystemError) {
+    private static func lowerRights(asAnotherUser: Bool) throws(SystemError) {
         // A user of its own, whom nobody else's locked pages are counted against. The rights go with the user.
-        if geteuid() == 0, setuid(200_000 + UInt32(getpid())) != 0 {
+        if asAnotherUser, setuid(200_000 + UInt32(getpid())) != 0 {
             throw SystemError(errno, attempted: "become another user")
         }
         let bytes = UInt(pages * Page.size)
