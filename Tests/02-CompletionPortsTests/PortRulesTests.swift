@@ -41,6 +41,34 @@ import Testing
         }
     }
 
+    // I2.2
+    @Test(
+        "rule 1, B6: what came before a post leaves before it, although nobody has asked the port since",
+        arguments: DriverKind.permitted)
+    func queuedBeforeAPost(driver: DriverKind) throws {
+        try verify { complaints in
+            let port = try CompletionPort.on(driver)
+            let pair = try Pair()
+            let listener = try Socket.listener(on: .loopback())
+            try port.associate(pair.server, key: 1)
+            try port.associate(listener, key: 2)
+            let (receive, send) = (Request(), Request())
+            let accept = Request(room: 2 * Address.capacity)
+            try pair.server.receive(receive, into: receive.memory)
+            try listener.accept(accept, Socket(), into: accept.memory, receiveLength: 0)
+            try port.post(key: 3)
+            try pair.client.say("data")
+            try port.post(key: 4)
+            let client = try Socket.connected(to: try listener.localAddress)
+            try port.post(key: 5)
+            try pair.server.send(send, from: UnsafeRawBufferPointer(send.memory))
+            try port.post(key: 6)
+            let keys = try (0..<7).map { _ in try port.next().key }
+            complaints.equal(keys, [3, 1, 4, 2, 5, 1, 6])
+            withExtendedLifetime(client) {}
+        }
+    }
+
     @Test(
         "rule 3: one packet each, for thousands of receives that are cancelled and closed while data comes",
         arguments: DriverKind.permitted)

@@ -15,9 +15,7 @@ extension CompletionPort {
         let isInside = worker.state == .away
         if worker.state == .running { running -= 1 }
         worker.state = .away
-        let wakes = releaseWaiters()
-        lock.unlock()
-        if wakes { driver.wake() }
+        unlockAndRelease()
         defer {
             // Unless it has asked a port meanwhile, in there.
             if !isInside, worker.tie == number {
@@ -52,8 +50,6 @@ extension CompletionPort {
         lock.lock()
         tied.removeAll { $0 === worker }
         if worker.state == .running { running -= 1 }
-        let wakes = releaseWaiters()
-        lock.unlock()
-        if wakes { driver.wake() }
+        unlockAndRelease()
     }
 }

@@ -50,6 +50,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     /// Workers beyond that.
     var parked = WorkerStack()
     var tied: [Worker] = []
+    var hasHandles = false
     var isClosed = false
     /// The driver has been woken, and nobody has come out of it since.
     var isWaking = false
@@ -105,7 +106,11 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     ///
     /// Win32 counterpart: `CreateIoCompletionPort` with a handle.
     public func associate(_ handle: Handle, key: UInt) throws(SystemError) {
-        guard lock.locked({ !isClosed }) else { throw SystemError.closed("associate with a closed port") }
+        let isOpen = lock.locked {
+            hasHandles = true
+            return !isClosed
+        }
+        guard isOpen else { throw SystemError.closed("associate with a closed port") }
         try handle.associate(with: self, key: key, driver: driver)
     }
 
@@ -116,24 +121,22 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     /// Win32 counterpart: `PostQueuedCompletionStatus`.
     public func post(bytes: Int = 0, key: UInt = 0, operation: Overlapped? = nil) throws(SystemError) {
         lock.lock()
+        lookIntoDriver()
         guard !isClosed else {
             lock.unlock()
             throw SystemError.closed("post to a closed port")
         }
         Recorder.mark(.queued, operation?.identity ?? 0)
         queue.append(Packet(posted: operation, bytes: bytes, key: key))
-        let wakes = releaseWaiters()
-        lock.unlock()
-        if wakes { driver.wake() }
+        unlockAndRelease()
     }
 
     /// The way in for completed operations. Not to be called by anybody but the kernel.
     public override func take(_ completed: inout CompletionList) {
         lock.lock()
         enqueue(&completed)
-        let wakes = inKernel > 0 && comesFromWorker ? false : releaseWaiters()
-        lock.unlock()
-        if wakes { driver.wake() }
+        if inKernel > 0, comesFromWorker { return lock.unlock() }
+        unlockAndRelease()
     }
 
     /// Under the lock: whether the packets were brought by a worker of this port itself, which will be here in a
@@ -189,9 +192,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
         sampler?.end()
         sampler = nil
         // One of those who wait in the driver. Each that leaves wakes the next, and the last retires the driver.
-        let wakes = releaseWaiters()
-        lock.unlock()
-        if wakes { driver.wake() }
+        unlockAndRelease()
         return left
     }
 

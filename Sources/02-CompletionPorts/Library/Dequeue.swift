@@ -73,11 +73,9 @@ extension CompletionPort {
         running += 1
         turns += 1
         turnsWithoutKernel += packets
-        // What it has left is for whoever asks first: itself, perhaps, before another one is awake.
-        let wakes = releaseWaiters(giving: false)
         sampler?.stir()
-        lock.unlock()
-        if wakes { driver.wake() }
+        // What it has left is for whoever asks first: itself, perhaps, before another one is awake.
+        unlockAndRelease(giving: false)
     }
 
     private enum Outcome {
@@ -90,9 +88,7 @@ extension CompletionPort {
     private func depart(_ worker: Worker, _ outcome: Outcome) -> DequeuedBatch {
         worker.state = .running
         running += 1
-        let wakes = releaseWaiters()
-        lock.unlock()
-        if wakes { driver.wake() }
+        unlockAndRelease()
         if case .closed = outcome { return .closed }
         return .timedOut
     }
@@ -101,10 +97,7 @@ extension CompletionPort {
 
     /// With the lock, before and after: waits until there is a packet that this worker may take.
     private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
-        if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel, inKernel == 0, !isClosed {
-            inKernel += 1
-            if let packet = askKernel(worker, until: .now) { return .ready(packet) }
-        }
+        if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel { lookIntoDriver() }
         var hasWaited = false
         while true {
             if !queue.isEmpty, running + promised.count < concurrency || isClosed {
@@ -155,6 +148,20 @@ extension CompletionPort {
         return promised.popFirst()
     }
 
+    /// With the lock, before and after: what has completed while nobody waited in the driver is queued now, and so before
+    /// whatever comes next. I2.2
+    func lookIntoDriver() {
+        guard inKernel == 0, hasHandles, !isClosed else { return }
+        turnsWithoutKernel = 0
+        lock.unlock()
+        var completed = CompletionList()
+        driver.poll(for: self, until: .now, &completed)
+        lock.lock()
+        enqueue(&completed)
+        // Somebody may have gone there meanwhile, and this thread may have come out for him.
+        isWaking = false
+    }
+
     /// Asks again and again for a short time, before going to sleep. True when there is no need to sleep.
     private func pollBeforeSleep(until deadline: Deadline, _ completed: inout CompletionList) -> Bool {
         let end = min(deadline, .after(options.pollBeforeSleep))
@@ -192,14 +199,16 @@ extension CompletionPort {
         newest.wakeUp.signal()
     }
 
-    /// With the lock, after a change: releases whom the limit allows. True when the driver is to be woken, without
-    /// the lock. Whoever leaves the driver comes by here, or takes what there is: I2.7
+    /// Gives the lock back after a change, and releases whom the limit allows. Whoever leaves the driver comes by here, or
+    /// takes what there is: I2.7
     @inline(__always)
-    func releaseWaiters(giving: Bool = true) -> Bool {
+    func unlockAndRelease(giving: Bool = true) {
         // Mostly nobody waits, or there is nothing to wait for.
-        if inKernel > 0 ? queue.isEmpty && promised.isEmpty && !isClosed : parked.isEmpty { return false }
-        if giving { give() }
-        return releaseSomebody()
+        let isAnybody = inKernel > 0 ? !queue.isEmpty || !promised.isEmpty || isClosed : !parked.isEmpty
+        if isAnybody, giving { give() }
+        let wakes = isAnybody && releaseSomebody()
+        lock.unlock()
+        if wakes { driver.wake() }
     }
 
     /// With the lock: packets for those who wait already, the newest first, and not for who asks from now on. I2.5
@@ -225,6 +234,7 @@ extension CompletionPort {
         return newest
     }
 
+    /// With the lock. True when the driver is to be woken, without the lock.
     private func releaseSomebody() -> Bool {
         while running + inKernel < concurrency, let newest = parked.top {
             if !queue.isEmpty, newest.ticket > newestInKernel {

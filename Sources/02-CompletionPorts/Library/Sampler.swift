@@ -104,15 +104,13 @@ extension CompletionPort {
             }
             judge(suspect, isBlocked: state == .blocked)
         }
-        // Also those packets that were left for a worker which has not come back.
-        let wakes = releaseWaiters()
         sampler.looksWithoutNews = turns == sampler.lastTurns ? sampler.looksWithoutNews + 1 : 0
         sampler.lastTurns = turns
         let isNeeded = hasSuspects || inKernel > 0 && !queue.isEmpty
-        sampler.isWatching = isNeeded || sampler.looksWithoutNews < Sampler.patience
-        let goesOn = sampler.isWatching
-        lock.unlock()
-        if wakes { driver.wake() }
+        let goesOn = isNeeded || sampler.looksWithoutNews < Sampler.patience
+        sampler.isWatching = goesOn
+        // Also those packets that were left for a worker which has not come back.
+        unlockAndRelease()
         return goesOn
     }
 
