@@ -266,6 +266,25 @@ import Testing
     }
 
     @Test(
+        "D1: who has just been given the place in the driver is the newest, although it is not awake yet",
+        arguments: DriverKind.permitted)
+    func placeJustGiven(_ driver: DriverKind) throws {
+        for _ in 0..<20 {
+            let port = try makePort(1, driver, noticing: false)
+            let (a, b, c) = (PortWorker("A"), PortWorker("B"), PortWorker("C"))
+            try port.post(key: 1)
+            a.ask(port)
+            #expect(a.key() == 1)
+            #expect(b.waits(at: port, as: 1) && c.waits(at: port, as: 2))
+            // C gets the place that is free now, and has no time to take it before the packet comes.
+            a.worker.begin { port.blocking { try? port.post(key: 2) } }
+            #expect(c.key() == 2)
+            port.close()
+            for worker in [a, b, c] { worker.worker.end() }
+        }
+    }
+
+    @Test(
         "D1: who has waited long enough leaves, and the order of the others stays",
         arguments: DriverKind.permitted)
     func orderAfterTimeOut(_ driver: DriverKind) throws {

@@ -16,7 +16,7 @@ struct Chapter05ReorderingStreams {
         try await onAThread {
             let chunks = isSanitized ? 20_000 : 100_000
             var probe = StreamProbe()
-            probe.arrived = { if $0.number.value % 3 == 0 { sched_yield() } }
+            probe.arrived = { if $0.number.value % 30 == 0 { sched_yield() } }
             let hub = try makeHub(driver, reads: 8, workers: 4, capacity: 16) {
                 $0.probe = probe
                 $0.firstNumber = SequenceNumber(.max - UInt32(chunks / 2))

@@ -245,6 +245,7 @@ extension CompletionPort {
                 _ = parked.pop()
                 inKernel += 1
                 newest.release = .place
+                newest.state = .inKernel
                 newest.wakeUp.signal()
             } else {
                 break
