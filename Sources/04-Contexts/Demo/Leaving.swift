@@ -65,6 +65,8 @@ func playRight(_ clients: Int, _ options: Stage.Options, on terminal: Terminal) 
         }
         if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }
     }
+    // The last may have left before the server has heard of them.
+    _ = eventually { table.counters.opened == report.connected }
     let isClean = server.stop()
     let time = Duration.nanoseconds(Int64(monotonicNanoseconds() - start))
     let ledger = table.counters
@@ -102,6 +104,7 @@ func showLives(_ options: Stage.Options, on terminal: Terminal) throws {
         to: server.address, count: 6, threads: 2, together: 3,
         ways: [.silently, .withoutAnswer, .afterAnswer, .withReset]
     ).run()
+    _ = eventually { server.table.counters.opened == report.connected }
     let isClean = server.stop()
     let recording = Recorder.stop()
     terminal.draw(recording)
