@@ -81,7 +81,9 @@ public final class File: Handle, @unchecked Sendable {
     }
 
     /// Waits until the names in a folder are on the disk: a flushed file may still be without its new name after a power
-    /// cut. - Throws: ENOENT, ENOTDIR, EACCES, EIO.
+    /// cut.
+    ///
+    /// - Throws: ENOENT, ENOTDIR, EACCES, EIO.
     public static func flushNames(in folder: String) throws(SystemError) {
         let descriptor = try check("open the folder \(folder)") {
             ck_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)

@@ -158,8 +158,8 @@ extension CompletionPort {
         driver.poll(for: self, until: .now, &completed)
         lock.lock()
         enqueue(&completed)
-        // Somebody may have gone there meanwhile, and this thread may have come out for him.
-        isWaking = false
+        // Who has gone there meanwhile, and is being woken: this thread may have taken that wake-up.
+        if isWaking { driver.wake() }
     }
 
     /// Asks again and again for a short time, before going to sleep. True when there is no need to sleep.
