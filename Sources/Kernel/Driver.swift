@@ -173,8 +173,8 @@ public class Driver: @unchecked Sendable {
         }
     }
 
-    /// The same for a file. What would have to wait for the disk goes to a helper. A ring takes everything, and its kernel
-    /// has the same three ways inside.
+    /// The same for a file. What may have to wait for the disk goes to a helper, or into the ring, whose kernel knows as
+    /// well which reads need no disk.
     private final func beginFile(
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
     ) -> Int32 {
@@ -182,13 +182,20 @@ public class Driver: @unchecked Sendable {
         if operation.operation == .write, !startsBlindly { lane.pointee.busy = true }
         let descriptor = state.pointee.descriptor
         state.unlock()
-        // The helper that is writing this file comes to this write, too.
-        if isBehindAnother || carry(operation, state, lane) { return 0 }
-        if operation.operation == .read, let outcome = operation.attemptReadFromMemory(descriptor) {
-            driveFile(operation, state, outcome: outcome, &completed)
-        } else {
-            helpers.run(operation, self)
+        // Whoever is writing this file comes to this write, too.
+        if isBehindAnother { return 0 }
+        var outcome = operation.attemptWriteToMemory(descriptor)
+        if outcome == nil {
+            if carry(operation, state, lane) { return 0 }
+            outcome = operation.attemptReadFromMemory(descriptor)
         }
+        guard let outcome else {
+            helpers.run(operation, self)
+            return 0
+        }
+        // What others have posted meanwhile is not this thread's to write.
+        let next = stepFile(operation, state, lane, outcome, &completed)
+        next?._withUnsafeGuaranteedRef { helpers.run($0, self) }
         return 0
     }
 
@@ -219,7 +226,13 @@ public class Driver: @unchecked Sendable {
         var refusable: Bool
         let onHelper: Bool
         var isFirst = true
+        /// Steps that were made and did not complete their operation.
+        var steps = 0
         var refusal: Int32 = 0
+
+        /// As many may be a transmit's, on a thread that has others to serve: head, a piece of the file, tail. The rest of
+        /// a longer one is a helper's.
+        static let stepsAtMost = 3
     }
 
     /// One step of the operation at the head. Returns the operation that the walk goes on with: this one or the next;
@@ -235,7 +248,9 @@ public class Driver: @unchecked Sendable {
         } else {
             // It may complete on another thread from here on: what this lane has completed goes first.
             if !walk.isFirst, startsBlindly || operation.operation == .transmit { completed.deliver() }
-            if operation.operation == .transmit, !walk.onHelper {
+            if operation.operation == .transmit, !walk.onHelper,
+                walk.steps >= Walk.stepsAtMost || !operation.isNextPieceInMemory
+            {
                 helpers.run(operation, self)
                 return nil
             }
@@ -249,6 +264,7 @@ public class Driver: @unchecked Sendable {
         switch outcome {
         case .more:
             walk.refusable = false
+            walk.steps += 1
             // Between two steps nobody but this thread has the operation: a cancel or a close can only have left
             // its wish here, and the descriptor may be gone.
             state.lock()

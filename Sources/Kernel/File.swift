@@ -1,5 +1,6 @@
 import CKernel
 import Glibc
+import Synchronization
 
 /// A file that is read and written at offsets. It has no position of its own, and no child process inherits it.
 ///
@@ -18,6 +19,8 @@ public final class File: Handle, @unchecked Sendable {
     /// The path that the file was opened with.
     public let path: String
     let isReadOnly: Bool
+    /// Up to here a write finds its room: it is a copy into the system's memory.
+    let reserved = Atomic<Int64>(0)
 
     /// - Throws: ENOENT, EACCES, EISDIR, EEXIST, EMFILE, with the path in the sentence.
     public init(_ path: String, for access: Access = .reading) throws(SystemError) {
@@ -54,7 +57,8 @@ public final class File: Handle, @unchecked Sendable {
     }
 
     /// Makes the file at least this long and takes all its room on the disk, so that no write has to look for some. Where
-    /// the file system cannot do that, nothing happens. May wait for the disk.
+    /// the file system cannot do that, nothing happens. May wait for the disk. Writes into that room may be carried out
+    /// before their post returns.
     ///
     /// - Throws: ENOSPC, EDQUOT, EFBIG; then the file may have a part of the room.
     ///
@@ -70,8 +74,10 @@ public final class File: Handle, @unchecked Sendable {
         {
             throw SystemError(ENOSPC, attempted: "reserve \(bytes) bytes for \(path)")
         }
-        guard ck_fallocate(descriptor, 0, 0, bytes) != 0, errno != EOPNOTSUPP, errno != ENOSYS else { return }
-        throw SystemError(errno, attempted: "reserve \(bytes) bytes for \(path)")
+        if ck_fallocate(descriptor, 0, 0, bytes) == 0 { return reserved.store(bytes, ordering: .relaxed) }
+        guard errno == EOPNOTSUPP || errno == ENOSYS else {
+            throw SystemError(errno, attempted: "reserve \(bytes) bytes for \(path)")
+        }
     }
 
     /// Waits until what was written is on the disk. Win32 counterpart: `FlushFileBuffers`.

@@ -23,32 +23,16 @@ final class FileHelpers: @unchecked Sendable {
             waiting.append((Unmanaged.passUnretained(operation), Unmanaged.passUnretained(driver)))
             if idle >= waiting.count {
                 monitor.signal()
-            } else if threads < FileHelpers.limit, (try? Thread("file helper", { self.work() })) != nil {
+            } else if threads < FileHelpers.limit,
+                (try? Thread("file helper", { while self.carryOutNext(waits: true) {} })) != nil
+            {
                 threads += 1
             }
             return threads > 0
         }
         // With one helper running, a failure to start another only makes the queue longer. Without any, whoever
         // posts has to wait for the disk.
-        if !hasThread { withoutBrokenPipeSignal { while carryOutNext(waits: false) {} } }
-    }
-
-    private func work() {
-        withoutBrokenPipeSignal { while carryOutNext(waits: true) {} }
-    }
-
-    /// Sendfile knows no MSG_NOSIGNAL: a peer that has gone must be an error here, not a signal.
-    private func withoutBrokenPipeSignal(_ body: () -> Void) {
-        var pipe = sigset_t()
-        var before = sigset_t()
-        sigemptyset(&pipe)
-        sigaddset(&pipe, SIGPIPE)
-        pthread_sigmask(SIG_BLOCK, &pipe, &before)
-        body()
-        // One that came is taken away, or it would come now.
-        var atOnce = timespec()
-        if sigismember(&before, SIGPIPE) == 0 { while sigtimedwait(&pipe, nil, &atOnce) == SIGPIPE {} }
-        pthread_sigmask(SIG_SETMASK, &before, nil)
+        if !hasThread { while carryOutNext(waits: false) {} }
     }
 
     private func carryOutNext(waits: Bool) -> Bool {

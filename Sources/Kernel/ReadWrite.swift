@@ -49,7 +49,7 @@ extension Overlapped {
     /// The read, if the system has all of it in its memory: then it takes no longer than a copy. Nil: nothing is known,
     /// and the read may have to wait for the disk.
     final func attemptReadFromMemory(_ descriptor: Int32) -> Attempt? {
-        guard buffer.count > 0 else { return nil }
+        guard operation == .read, buffer.count > 0 else { return nil }
         let count = ck_read_from_memory(descriptor, buffer.baseAddress, buffer.count, offset)
         return count == buffer.count ? .done(bytes: count, drained: false) : nil
     }
@@ -74,6 +74,25 @@ extension Overlapped {
         let count = pwrite(descriptor, buffer.baseAddress! + progress, left, Int(offset) + progress)
         return count < 0 ? .failure(errno) : wrote(count)
     }
+
+    /// The write, if its room is reserved: then it takes no longer than a copy, as long as the disk keeps up. Once it has
+    /// not, helpers wait for it. Nil: the write may have to look for room.
+    final func attemptWriteToMemory(_ descriptor: Int32) -> Attempt? {
+        guard operation == .write, buffer.count <= Overlapped.copyLimit, let file = handle as? File,
+            offset <= file.reserved.load(ordering: .relaxed) - Int64(buffer.count)
+        else { return nil }
+        let start = monotonicNanoseconds()
+        let outcome = attemptWrite(descriptor)
+        if monotonicNanoseconds() - start > Overlapped.longestCopy {
+            file.reserved.store(0, ordering: .relaxed)
+        }
+        return outcome
+    }
+
+    /// Bytes that whoever posts copies himself: a fraction of a millisecond.
+    private static let copyLimit = 1 << 20
+    /// No copy of so many bytes takes as many nanoseconds.
+    private static let longestCopy: UInt64 = 10_000_000
 
     final func prepareWrite(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {
         ck_sqe_fill(

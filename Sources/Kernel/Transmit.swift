@@ -55,7 +55,7 @@ final class TransmitPlan: @unchecked Sendable {
 }
 
 extension Overlapped {
-    /// The next piece: of the head, of the file, or of the tail. Runs on a helper thread, where SIGPIPE is blocked.
+    /// The next piece: of the head, of the file, or of the tail.
     final func attemptTransmit(_ descriptor: Int32) -> Attempt {
         guard let plan = rare?.plan as? TransmitPlan else { return .failed(EINVAL) }
         let total = plan.head.count + plan.file + plan.tail.count
@@ -68,8 +68,10 @@ extension Overlapped {
             guard let file = rare?.other else { return .failed(EBADF) }
             var position = off_t(offset) + inFile
             // Lent, since somebody may close the file meanwhile.
-            count = file.lendingDescriptor {
-                sendfile(descriptor, $0, &position, min(plan.file - inFile, Overlapped.transmitPiece))
+            count = file.lendingDescriptor { source in
+                withoutBrokenPipeSignal {
+                    sendfile(descriptor, source, &position, min(plan.file - inFile, Overlapped.transmitPiece))
+                }
             }
             if count == 0 { return .failed(SystemError.endOfFile) }
         } else {
@@ -83,9 +85,45 @@ extension Overlapped {
     /// Bytes that one call sends of a file, so that a cancel is seen before all of a large one has been sent.
     private static let transmitPiece = 1 << 20
 
+    /// Whether the next piece waits for no disk, as far as a look can tell: a byte of each part of it is in the system's
+    /// memory. Then it takes no longer than a send.
+    final var isNextPieceInMemory: Bool {
+        guard let plan = rare?.plan as? TransmitPlan else { return true }
+        let inFile = progress - plan.head.count
+        guard inFile >= 0, inFile < plan.file else { return true }
+        let start = Int(offset) + inFile
+        let end = start + min(plan.file - inFile, Overlapped.transmitPiece)
+        return rare?.other?.lendingDescriptor { source in
+            var byte: UInt8 = 0
+            return stride(from: start, to: end, by: Overlapped.readAhead).allSatisfy {
+                ck_read_from_memory(source, &byte, 1, Int64($0)) == 1
+            } && ck_read_from_memory(source, &byte, 1, Int64(end - 1)) == 1
+        } ?? true
+    }
+
+    /// The system reads from a disk at least so many bytes at a time, unless it is told otherwise.
+    private static let readAhead = 128 << 10
+
     private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {
         Glibc.send(
             descriptor, bytes.baseAddress! + start, bytes.count - start,
             Int32(MSG_DONTWAIT | MSG_NOSIGNAL))
     }
+}
+
+/// Sendfile knows no MSG_NOSIGNAL: a peer that has gone must be an error here, not a signal.
+private func withoutBrokenPipeSignal(_ call: () -> Int) -> Int {
+    var pipe = sigset_t()
+    var before = sigset_t()
+    sigemptyset(&pipe)
+    sigaddset(&pipe, SIGPIPE)
+    pthread_sigmask(SIG_BLOCK, &pipe, &before)
+    let result = call()
+    let code = errno
+    // One that came is taken away, or it would come now.
+    var atOnce = timespec()
+    if result < 0, code == EPIPE, sigismember(&before, SIGPIPE) == 0 { sigtimedwait(&pipe, nil, &atOnce) }
+    pthread_sigmask(SIG_SETMASK, &before, nil)
+    errno = code
+    return result
 }

@@ -18,9 +18,10 @@ struct Chapter08FileTransferStates {
     @Test("announce, agree, pieces, complete, verified")
     func inOrder() {
         var state = sending(25)
-        #expect(state.agreed(now: 1) == .piece(offset: 0, count: 10))
+        #expect(state.agreed(now: 1) == .wait)
+        #expect(state.summedUp(10, now: 2) == .piece(offset: 0, count: 10))
         state.pieceBegun(10)
-        #expect(state.summedUp(25, now: 2) == .wait)
+        #expect(state.summedUp(15, now: 2) == .wait)
         #expect(state.pieceSent(now: 3) == .piece(offset: 10, count: 10))
         state.pieceBegun(10)
         #expect(state.pieceSent(now: 4) == .piece(offset: 20, count: 5))
@@ -30,33 +31,32 @@ struct Chapter08FileTransferStates {
         #expect(state.phase == .over)
     }
 
-    @Test("an empty file has no pieces, and the sum is waited for")
+    @Test("an empty file has no pieces; a short one is one piece, when it has been summed up")
     func corners() {
         var empty = sending(0)
         #expect(empty.agreed(now: 1) == .complete)
-        var late = sending(5)
-        #expect(late.agreed(now: 1) == .piece(offset: 0, count: 5))
-        late.pieceBegun(5)
-        #expect(late.pieceSent(now: 2) == .wait)
-        #expect(late.summedUp(5, now: 3) == .complete)
-        #expect(late.mayBeSummed == 5)
+        var short = sending(5)
+        #expect(short.mayBeSummed == 5)
+        #expect(short.agreed(now: 1) == .wait)
+        #expect(short.summedUp(5, now: 2) == .piece(offset: 0, count: 5))
+        short.pieceBegun(5)
+        #expect(short.pieceSent(now: 3) == .complete)
     }
 
-    @Test("neither the sending nor the summing up gets far ahead of the other")
+    @Test("what is sent has been summed up, and the summing up does not get far ahead")
     func abreast() {
         var state = sending(100)
+        #expect(state.agreed(now: 1) == .wait)
         #expect(state.mayBeSummed == 20)
-        #expect(state.agreed(now: 1) == .piece(offset: 0, count: 10))
-        for offset in [10, 20] as [UInt64] {
-            state.pieceBegun(10)
-            #expect(state.pieceSent(now: 2) == .piece(offset: offset, count: 10))
-        }
+        #expect(state.summedUp(9, now: 2) == .wait)
+        #expect(state.summedUp(4, now: 3) == .piece(offset: 0, count: 10))
         state.pieceBegun(10)
-        #expect(state.pieceSent(now: 3) == .wait)
-        #expect(state.mayBeSummed == 50)
-        #expect(state.summedUp(9, now: 1_002) == .wait)
-        #expect(state.tick(now: 2_001) == .wait)
-        #expect(state.summedUp(1, now: 2_001) == .piece(offset: 30, count: 10))
+        #expect(state.mayBeSummed == 20)
+        #expect(state.pieceSent(now: 4) == .wait)
+        #expect(state.mayBeSummed == 30)
+        #expect(state.summedUp(6, now: 1_003) == .wait)
+        #expect(state.tick(now: 2_002) == .wait)
+        #expect(state.summedUp(1, now: 2_002) == .piece(offset: 10, count: 10))
     }
 
     // I8.3
@@ -146,7 +146,11 @@ struct Chapter08FileTransferStates {
     @Test("no choice makes a piece that is too long for one call, or a limit that is no time")
     func extremes() {
         var state = sending(1 << 40, piece: .max)
-        guard case .piece(0, let count) = state.agreed(now: 1) else { Issue.record("no piece"); return }
+        _ = state.agreed(now: 1)
+        guard case .piece(0, let count) = state.summedUp(1 << 32, now: 1) else {
+            Issue.record("no piece")
+            return
+        }
         #expect(count < Socket.transmitLimit - 21 && count > 1 << 30)
         #expect(state.mayBeSummed < 1 << 33)
         #expect(sending(5, piece: .min).pieceLimit == 1)
@@ -173,6 +177,12 @@ struct Chapter08FileTransferStates {
         #expect(file.tick(now: .max) == .wait)
     }
 
+    private func more(_ summed: inout UInt64, upTo limit: UInt64) -> Int {
+        let count = min(7, limit - summed)
+        summed += count
+        return Int(count)
+    }
+
     // I8.1, I8.3
     @Test("2,000 random walks: one piece at a time, each byte once, one end")
     func randomWalks() {
@@ -181,6 +191,7 @@ struct Chapter08FileTransferStates {
             let size = UInt64.random(in: 0...100, using: &generator)
             var state = sending(size, piece: Int.random(in: 1...40, using: &generator))
             var next: UInt64 = 0
+            var summed: UInt64 = 0
             var ends = 0
             var now: UInt64 = 0
             for _ in 0..<60 {
@@ -190,9 +201,8 @@ struct Chapter08FileTransferStates {
                     switch Int.random(in: 0...9, using: &generator) {
                     case 0 where state.phase == .announced: state.agreed(now: now)
                     case 1...5 where flying > 0: state.pieceSent(now: now)
-                    case 6...7:
-                        state.summedUp(
-                            min(5, Int(state.mayBeSummed - min(next, state.mayBeSummed))), now: now)
+                    case 6...7 where summed < state.mayBeSummed:
+                        state.summedUp(more(&summed, upTo: state.mayBeSummed), now: now)
                     case 8: state.tick(now: now)
                     case 9 where Int.random(in: 0...9, using: &generator) == 0: state.fail(.aborted)
                     default: .wait
@@ -200,6 +210,7 @@ struct Chapter08FileTransferStates {
                 switch step {
                 case .piece(let offset, let count):
                     #expect(state.inFlight == 0 && offset == next && ends == 0)
+                    #expect(next + UInt64(count) <= summed)
                     state.pieceBegun(count)
                     next += UInt64(count)
                 case .complete: #expect(next == size && state.inFlight == 0 && ends == 0)

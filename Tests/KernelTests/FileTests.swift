@@ -2,6 +2,7 @@ import CKernel
 import Glibc
 import Kernel
 import Stage
+import Synchronization
 import Testing
 
 /// A file that is gone when the test is over.
@@ -23,6 +24,46 @@ final class Scratch: @unchecked Sendable {
     }
 
     deinit { unlink(path) }
+}
+
+/// What the file system of the tests can do.
+let fileSystem: (tells: Bool, forgets: Bool, reserves: Bool) = {
+    guard let scratch = try? Scratch(pattern(1 << 20)), let file = try? File(scratch.path, for: .writing)
+    else {
+        return (false, false, false)
+    }
+    let reserves = ck_fallocate(file.descriptor, 0, 0, 1 << 20) == 0
+    var byte: UInt8 = 0
+    // One that lies in memory altogether does not tell, nor forget.
+    let tells = pwrite(file.descriptor, &byte, 1, 0) == 1 && file.isInMemory(0)
+    try? file.forget()
+    return (tells, tells && !file.isInMemory(0), reserves)
+}()
+
+extension File {
+    func isInMemory(_ offset: Int64) -> Bool {
+        var byte: UInt8 = 0
+        return ck_read_from_memory(descriptor, &byte, 1, offset) == 1
+    }
+
+    /// Puts it on the disk and out of the system's memory, but for the pages of some bytes.
+    func forget(except kept: [Int] = []) throws {
+        try flush()
+        _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED)
+        _ = posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM)
+        var byte: UInt8 = 0
+        for offset in kept { pread(descriptor, &byte, 1, offset) }
+    }
+}
+
+/// Remembers which thread has completed an operation.
+final class Witness: Signal, @unchecked Sendable {
+    private let thread = Atomic<Int32>(0)
+
+    override func set() { thread.store(Kernel.Thread.currentID, ordering: .releasing) }
+
+    /// Whether the calling thread has.
+    var isThisThread: Bool { thread.load(ordering: .acquiring) == Kernel.Thread.currentID }
 }
 
 /// An open file that has no name any more.
@@ -111,16 +152,9 @@ extension KernelSuite {
             }
         }
 
-        // Not every file system can tell: one that lies in memory altogether, for instance, does not.
-        private static let tells = {
-            guard let scratch = try? Scratch([1]), let file = try? File(scratch.path) else { return false }
-            var byte: UInt8 = 0
-            return ck_read_from_memory(file.descriptor, &byte, 1, 0) == 1
-        }()
-
         @Test(
             "over epoll, what is in the system's memory is read when the post returns, and its packet comes",
-            .enabled(if: tells, "this file system does not tell what is in memory"))
+            .enabled(if: fileSystem.tells, "this file system does not tell what is in memory"))
         func readFromMemory() throws {
             try withCollector(.epoll) { collector in
                 let file = try open(collector, Scratch(pattern(100)))
@@ -154,6 +188,111 @@ extension KernelSuite {
                 let read = Buffer(1)
                 try file.read(read, into: read.area)
                 #expect(try #require(collector.next()).bytes == 1 && read.area[0] == 199)
+            }
+        }
+
+        @Test(
+            "what is written into reserved room is there when the post returns; larger, or behind it, is a helper's",
+            .enabled(if: fileSystem.reserves, "this file system reserves nothing"),
+            arguments: DriverKind.permitted)
+        func writtenAtOnce(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let scratch = try Scratch()
+                let file = try open(collector, scratch, .writing)
+                let write = Buffer("room")
+                let witness = Witness()
+                write.event = witness
+                // Reserved anew each time: on a busy machine any copy may seem to take long.
+                let isOwn = { (offset: Int64, reserved: Int64) in
+                    try file.reserve(reserved)
+                    write.offset = offset
+                    try file.write(write, from: write.content)
+                    #expect(try #require(collector.next()).bytes == 4)
+                    return witness.isThisThread
+                }
+                #expect(try !isOwn(0, 0), "nothing is reserved")
+                #expect(try isOwn(0, 100) && isOwn(96, 100))
+                #expect(try !isOwn(97, 100), "across the end")
+                write.offset = .max - 2
+                try file.write(write, from: write.content)
+                #expect(try #require(collector.next()).code != 0 && !witness.isThisThread)
+                try file.reserve(4 << 20)
+                let large = Buffer(2 << 20)
+                large.event = witness
+                try file.write(large, from: large.content)
+                #expect(try #require(collector.next()).bytes == 2 << 20 && !witness.isThisThread)
+                #expect(try isOwn(3 << 20, 4 << 20))
+                let read = Buffer(4)
+                read.offset = 3 << 20
+                try file.read(read, into: read.area)
+                #expect(try #require(collector.next()).bytes == 4 && read.text == "room")
+                #expect(collector.isSilent())
+            }
+        }
+
+        @Test(
+            "who had to wait in a write of his own does not write this file again: the disk is a helper's",
+            .enabled(if: fileSystem.reserves, "this file system reserves nothing"))
+        func slowDisk() throws {
+            try withCollector(.epoll) { collector in
+                let scratch = try Scratch()
+                let file = try open(collector, scratch, .writing)
+                try file.reserve(4)
+                let write = Buffer("slow")
+                let witness = Witness()
+                write.event = witness
+                // A file is written by one at a time: who comes while a large write is under way waits for it.
+                let (isOver, other) = (Gate(), try File(scratch.path, for: .writing))
+                try file.setSize(4)
+                let block = [UInt8](repeating: 1, count: 256 << 20)
+                let occupant = startThread("occupant") {
+                    while !isOver.isOpen {
+                        _ = block.withUnsafeBytes { pwrite(other.descriptor, $0.baseAddress, $0.count, 4) }
+                    }
+                }
+                var rounds = 0
+                repeat {
+                    rounds += 1
+                    try file.write(write, from: write.content)
+                    #expect(try #require(collector.next()).bytes == 4)
+                } while witness.isThisThread && rounds < 1_000
+                isOver.open()
+                occupant.join()
+                #expect(!witness.isThisThread, "\(rounds) writes, and none was slow")
+                // And so it stays, until room is reserved anew.
+                try file.write(write, from: write.content)
+                #expect(try #require(collector.next()).bytes == 4 && !witness.isThisThread)
+                try file.reserve(4)
+                try file.write(write, from: write.content)
+                #expect(try #require(collector.next()).bytes == 4 && witness.isThisThread)
+            }
+        }
+
+        @Test("over epoll, what others post while somebody writes is not his to write")
+        func writesOfOthers() throws {
+            try withCollector(.epoll) { collector in
+                let file = try open(collector, Scratch(), .writing)
+                try file.reserve(64 << 20)
+                let threads = (0..<2).map { thread in
+                    startThread("poster \(thread)") {
+                        for round in 0..<64 {
+                            let write = Buffer(512 << 10)
+                            write.area.initializeMemory(as: UInt8.self, repeating: UInt8(thread))
+                            write.offset = Int64((2 * round + thread) * write.area.count)
+                            try? file.write(write, from: write.content)
+                        }
+                    }
+                }
+                for thread in threads { thread.join() }
+                try #require(eventually { collector.count == 128 })
+                let packets = collector.next(128)
+                #expect(packets.allSatisfy { $0.code == 0 && $0.bytes == 512 << 10 })
+                let read = Buffer(1)
+                for index in 0..<128 {
+                    read.offset = Int64(index) * 512 << 10
+                    try file.read(read, into: read.area)
+                    #expect(try #require(collector.next()).bytes == 1 && Int(read.area[0]) == index % 2)
+                }
             }
         }
 
@@ -280,6 +419,61 @@ extension KernelSuite {
                 #expect(try #require(collector.next()).bytes == 12)
                 try post(socket, part, nil)
                 #expect(try #require(collector.next()).bytes == 0 && collector.isSilent())
+            }
+        }
+
+        @Test(
+            "what is in memory is sent by whoever posts it; what may have to wait for a disk is not",
+            .enabled(
+                if: fileSystem.forgets, "this file system does not tell what is in memory, or keeps it there"),
+            arguments: DriverKind.permitted)
+        func fromMemory(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                let (bytes, many) = (pattern(600_000), pattern(4 << 20))
+                let file = try scratchFile(bytes)
+                let operation = Overlapped()
+                let witness = Witness()
+                operation.event = witness
+                func isOwn(_ file: File, _ bytes: [UInt8]) throws -> Bool {
+                    // Taken meanwhile, or it would not fit into the connection.
+                    let reader = startThread("reader") { #expect(peer.receive(bytes.count) == bytes) }
+                    try post(socket, operation, file)
+                    reader.join()
+                    #expect(try #require(collector.next()).bytes == bytes.count)
+                    return witness.isThisThread
+                }
+                // If the reader is slow, a part waits for room, and the driver's thread sends it.
+                #expect(try (0..<50).contains { _ in try isOwn(file, bytes) })
+                // The rest of a long one is a helper's: who posts it has other things to do.
+                let long = try scratchFile(many)
+                for _ in 0..<20 { #expect(try !isOwn(long, many)) }
+                // All of it has to be there: not only the beginning, nor the beginning and the end.
+                for kept in [[], [0], [0, 599_999], [0, 131_072, 262_144, 393_216, 524_288]] {
+                    for _ in 0..<5 {
+                        // A new one each time: what has been sent may stay in the connection's hands for a while.
+                        let cold = try scratchFile(bytes)
+                        try cold.forget(except: kept)
+                        #expect(try !isOwn(cold, bytes), "\(kept)")
+                    }
+                }
+            }
+        }
+
+        @Test("a peer that is gone is an error for each transmit, and no signal that ends the program")
+        func noSignal() async {
+            await #expect(processExitsWith: .success) {
+                for kind in DriverKind.permitted {
+                    try withCollector(kind) { collector in
+                        let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                        let file = try scratchFile(pattern(4 << 20))
+                        let operations = (0..<3).map { _ in Overlapped() }
+                        for operation in operations { try socket.transmit(operation, file) }
+                        try peer.reset()
+                        let codes = collector.next(3).map(\.code)
+                        precondition(codes.count == 3 && codes.allSatisfy { $0 != 0 }, "\(codes)")
+                    }
+                }
             }
         }
 

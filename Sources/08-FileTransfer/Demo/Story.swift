@@ -26,7 +26,6 @@ func playRight(_ options: Stage.Options, on terminal: Terminal) throws {
     var events = TransferEvents()
     events.words = { _, _ in heard.add() }
     var choices = transferOptions(options, folder: there.path)
-    choices.pieceLimit = 1 << 20
     let server = try TransferHub(choices, events: events)
     choices.folder = here.path
     let client = try TransferHub(choices)

@@ -78,7 +78,7 @@ final class PieceWrite: HubTask, Pooled, @unchecked Sendable {
     var link = PoolLink()
     private var target: (file: IncomingFile, chunk: Chunk, connection: TransferConnection)?
 
-    /// Keeps the chunk and posts the write. No worker waits for the disk.
+    /// Keeps the chunk and posts the write.
     func start(
         _ bytes: UnsafeRawBufferPointer, of chunk: Chunk, at offset: UInt64, to file: IncomingFile,
         _ connection: TransferConnection

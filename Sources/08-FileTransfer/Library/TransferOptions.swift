@@ -21,7 +21,7 @@ public struct TransferOptions: Sendable {
     public var maximumFileSize: Int64 = 1 << 40
     /// The most bytes of a file that are sent without a chance to call it off, and the most that are posted as one
     /// transmit; never more than the system permits.
-    public var pieceLimit = 4 << 20
+    public var pieceLimit = 512 << 10
     /// Files that wait on one connection for the one under way; as many questions may be open.
     public var maximumWaitingFiles = 64
     /// Messages that wait for a file's end, where they are queued.
@@ -47,7 +47,7 @@ public struct TransferOptions: Sendable {
     public init(folder: String? = nil) {
         self.folder = folder
         streams = StreamHub.Options()
-        // Large chunks: each is handed to a helper and back. Several: those that are being written count as pending reads.
+        // Large chunks: some are handed to a helper and back. Several: those that are being written count as pending reads.
         streams.chunkCapacity = 512 << 10
         streams.pendingReads = 4
         streams.maximumFreeChunks = 32

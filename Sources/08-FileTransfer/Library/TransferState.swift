@@ -61,8 +61,8 @@ public struct SendingState: Sendable {
         deadline = now + limits.answer
     }
 
-    /// How far the summing up may be ahead of the sending, and `next` keeps the sending as close to it: what one of them
-    /// reads is still in memory for the other, and the sum is not long in coming when all has been sent.
+    /// How far the summing up may be ahead of the sending, which follows it: what has been read for the sum is still in
+    /// memory when it is sent, and the sum is there when all has been sent.
     public var mayBeSummed: UInt64 { min(size, sent + UInt64(2 * pieceLimit)) }
 
     /// The receiver has agreed.
@@ -100,9 +100,10 @@ public struct SendingState: Sendable {
     }
 
     private mutating func next(_ now: UInt64) -> Step {
-        guard phase == .sending, inFlight == 0, sent <= summed + UInt64(2 * pieceLimit) else { return .wait }
-        if sent < size { return .piece(offset: sent, count: Int(min(size - sent, UInt64(pieceLimit)))) }
-        guard summed == size else { return .wait }
+        guard phase == .sending, inFlight == 0 else { return .wait }
+        let count = min(size - sent, UInt64(pieceLimit))
+        guard sent + count <= summed else { return .wait }
+        if count > 0 { return .piece(offset: sent, count: Int(count)) }
         phase = .completed
         deadline = now + limits.stall
         return .complete
