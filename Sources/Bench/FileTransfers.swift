@@ -71,6 +71,20 @@ enum FileTransfers {
         try file.flush()
     }
 
+    /// The two ends of a connection, for either way. The sender does not pace itself: an algorithm that does, as BBR, sets
+    /// a timer for each few segments, and on the loopback it is those that would be measured.
+    private static func connection() throws -> (sender: Socket, receiver: Socket) {
+        let listener = try Socket.listener(on: .loopback())
+        defer { listener.close() }
+        try listener.setBlocking(true)
+        let sender = try Socket.connected(to: try listener.localAddress)
+        let algorithm = "reno"
+        setsockopt(
+            sender.descriptor, Int32(IPPROTO_TCP), TCP_CONGESTION, algorithm, socklen_t(algorithm.utf8.count))
+        guard let receiver = try listener.acceptNow() else { throw SystemError(EAGAIN, attempted: "accept") }
+        return (sender, receiver)
+    }
+
     // MARK: The exchange
 
     private static func transfer(_ driver: DriverKind) throws {
@@ -82,7 +96,9 @@ enum FileTransfers {
         choices.streams.port.driver = driver
         choices.streams.workers = 1
         let client = try TransferHub(choices)
-        let receipt = try client.connect(to: try server.listen()).sendAndWait("\(folder)/\(name)")
+        let (sender, receiver) = try connection()
+        _ = try server.adopt(receiver)
+        let receipt = try client.adopt(sender).sendAndWait("\(folder)/\(name)")
         client.stop()
         server.stop()
         guard receipt.bytes == size else { throw SystemError(EIO, attempted: "send a file") }
@@ -91,12 +107,8 @@ enum FileTransfers {
     // MARK: The plain loop
 
     private static func plain(sums: Bool) throws {
-        let listener = try Socket.listener(on: .loopback())
-        try listener.setBlocking(true)
-        let sender = try Socket.connected(to: try listener.localAddress)
-        try sender.setBlocking(true)
-        guard let receiver = try listener.acceptNow() else { throw SystemError(EAGAIN, attempted: "accept") }
-        try receiver.setBlocking(true)
+        let (sender, receiver) = try connection()
+        for socket in [sender, receiver] { try socket.setBlocking(true) }
         let source = try File("\(folder)/\(name)")
         let sent = Atomic<UInt64>(0)
         let thread = startThread("plain sender") {
@@ -134,7 +146,7 @@ enum FileTransfers {
             done += count
         }
         thread.join()
-        for handle in [listener, sender, receiver] { handle.close() }
+        for handle in [sender, receiver] { handle.close() }
         for file in [source, target] { file.close() }
         let isRight = checksum.value == sent.load(ordering: .relaxed)
         guard done == size, isRight else { throw SystemError(EIO, attempted: "send a file plainly") }
