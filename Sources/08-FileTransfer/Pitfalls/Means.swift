@@ -5,19 +5,17 @@ import Framing
 import Glibc
 import Kernel
 import Stage
-import Synchronization
 
 /// A folder of its own under `/tmp`, gone with everything in it when the last reference is.
 public final class ScratchFolder: Sendable {
     /// Where it is.
     public let path: String
-    private static let count = Atomic<Int>(0)
 
-    /// Makes the folder.
+    /// Makes the folder, under a name that nobody has.
     public init() throws(SystemError) {
-        let number = ScratchFolder.count.add(1, ordering: .relaxed).newValue
-        path = "/tmp/file-transfer-\(getpid())-\(number)"
-        if mkdir(path, 0o755) != 0 { throw SystemError(errno, attempted: "make the folder \(path)") }
+        var template = Array("/tmp/file-transfer-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else { throw SystemError(errno, attempted: "make a folder in /tmp") }
+        path = template.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
     }
 
     deinit {
