@@ -85,7 +85,7 @@ extension Overlapped {
     /// Bytes that one call sends of a file, so that a cancel is seen before all of a large one has been sent.
     private static let transmitPiece = 1 << 20
 
-    /// Whether the next piece waits for no disk, as far as a look can tell: a byte of each part of it is in the system's
+    /// Whether the next piece waits for no disk, as far as a sample can tell: a byte of each part of it is in the system's
     /// memory. Then it takes no longer than a send.
     final var isNextPieceInMemory: Bool {
         guard let plan = rare?.plan as? TransmitPlan else { return true }
@@ -101,7 +101,7 @@ extension Overlapped {
         } ?? true
     }
 
-    /// The system reads from a disk at least so many bytes at a time, unless it is told otherwise.
+    /// A part: as much as most systems read ahead of somebody who reads in order.
     private static let readAhead = 128 << 10
 
     private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {

@@ -41,6 +41,8 @@ public enum FileOpenedExclusively {
             _ = flock(reader.descriptor, LOCK_SH)
             var refusal: SystemError?
             do throws(SystemError) { _ = try BrokenExclusiveFile(path) } catch { refusal = error }
+            // A child that is just being started may have the lock, too, until it runs a program of its own.
+            _ = flock(reader.descriptor, LOCK_UN)
             reader.close()
             // It gets the file, announces 100,000 bytes, and somebody shortens the file.
             let pair = try Pair()

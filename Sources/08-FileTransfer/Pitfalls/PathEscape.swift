@@ -13,7 +13,7 @@ public enum PathEscape {
             ".incoming-1", ".incoming-\u{301}1",
             "a\u{1b}[2Jb", "a\u{9b}2Jb",
             String(repeating: "n", count: 10_000), String(repeating: "n", count: 256),
-        ].map { Array($0.utf8) } + [[0x61, 0xFF, 0x62], [0xC0, 0xAE, 0xC0, 0xAE, 0x2F]]
+        ].map { Array($0.utf8) } + [[0x61, 0xFF, 0x62], [0x61, 0xC0, 0xAF, 0x62]]
 
     /// For the demo and the tests.
     public static let pitfall = Pitfall(
