@@ -179,12 +179,14 @@ public class Driver: @unchecked Sendable {
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
     ) -> Int32 {
         let isBehindAnother = lane.pointee.busy
+        // The system lets one write into a file at a time: behind another, whoever posts would stand in line there.
+        let isAlone = lane.pointee.pending.head?.toOpaque() == Unmanaged.passUnretained(operation).toOpaque()
         if operation.operation == .write, !startsBlindly { lane.pointee.busy = true }
         let descriptor = state.pointee.descriptor
         state.unlock()
         // Whoever is writing this file comes to this write, too.
         if isBehindAnother { return 0 }
-        var outcome = operation.attemptWriteToMemory(descriptor)
+        var outcome = isAlone ? operation.attemptWriteToMemory(descriptor) : nil
         if outcome == nil {
             if carry(operation, state, lane) { return 0 }
             outcome = operation.attemptReadFromMemory(descriptor)
@@ -226,12 +228,12 @@ public class Driver: @unchecked Sendable {
         var refusable: Bool
         let onHelper: Bool
         var isFirst = true
-        /// Steps that were made and did not complete their operation.
+        /// Steps of transmits that were made.
         var steps = 0
         var refusal: Int32 = 0
 
-        /// As many may be a transmit's, on a thread that has others to serve: head, a piece of the file, tail. The rest of
-        /// a longer one is a helper's.
+        /// As many are made by a thread that has others to serve: head, a piece of the file, tail. The rest of a longer one,
+        /// or the next ones, are a helper's.
         static let stepsAtMost = 3
     }
 
@@ -258,13 +260,13 @@ public class Driver: @unchecked Sendable {
                 if !walk.isFirst, postpone(operation, state, lane) { return nil }
                 if carry(operation, state, lane) { return nil }
             }
+            if operation.operation == .transmit { walk.steps += 1 }
             outcome = operation.attempt(descriptor)
         }
         var moved: Handle?
         switch outcome {
         case .more:
             walk.refusable = false
-            walk.steps += 1
             // Between two steps nobody but this thread has the operation: a cancel or a close can only have left
             // its wish here, and the descriptor may be gone.
             state.lock()

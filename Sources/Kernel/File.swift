@@ -54,6 +54,8 @@ public final class File: Handle, @unchecked Sendable {
     public func setSize(_ bytes: Int64) throws(SystemError) {
         let descriptor = descriptor
         _ = try check("set the size of \(path)") { ftruncate(descriptor, off_t(bytes)) }
+        // What is cut off has no room any more, even if the file grows again.
+        reserved.store(min(reserved.load(ordering: .relaxed), bytes), ordering: .relaxed)
     }
 
     /// Makes the file at least this long and takes all its room on the disk, so that no write has to look for some. Where

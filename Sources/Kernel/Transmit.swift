@@ -92,7 +92,8 @@ extension Overlapped {
         let inFile = progress - plan.head.count
         guard inFile >= 0, inFile < plan.file else { return true }
         let start = Int(offset) + inFile
-        let end = start + min(plan.file - inFile, Overlapped.transmitPiece)
+        // Such a sum may be more than any file has bytes.
+        let end = start + min(plan.file - inFile, Overlapped.transmitPiece, .max - start)
         return rare?.other?.lendingDescriptor { source in
             var byte: UInt8 = 0
             return stride(from: start, to: end, by: Overlapped.readAhead).allSatisfy {
@@ -101,7 +102,8 @@ extension Overlapped {
         } ?? true
     }
 
-    /// A part: as much as most systems read ahead of somebody who reads in order.
+    /// Who reads a file from its beginning to its end brings so many bytes and more into memory at a time. A smaller hole is
+    /// not seen, and has to be waited for.
     private static let readAhead = 128 << 10
 
     private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {
@@ -120,9 +122,10 @@ private func withoutBrokenPipeSignal(_ call: () -> Int) -> Int {
     pthread_sigmask(SIG_BLOCK, &pipe, &before)
     let result = call()
     let code = errno
-    // One that came is taken away, or it would come now.
+    // One that came is taken away, or it would come now. It comes with a part that was sent as well: sendfile goes on until
+    // something fails, and does not tell of it when it has moved anything.
     var atOnce = timespec()
-    if result < 0, code == EPIPE, sigismember(&before, SIGPIPE) == 0 { sigtimedwait(&pipe, nil, &atOnce) }
+    if sigismember(&before, SIGPIPE) == 0 { sigtimedwait(&pipe, nil, &atOnce) }
     pthread_sigmask(SIG_SETMASK, &before, nil)
     errno = code
     return result

@@ -66,6 +66,15 @@ final class Witness: Signal, @unchecked Sendable {
     var isThisThread: Bool { thread.load(ordering: .acquiring) == Kernel.Thread.currentID }
 }
 
+/// Counts completions.
+final class Tally: Signal, @unchecked Sendable {
+    private let count = Atomic<Int>(0)
+
+    override func set() { count.add(1, ordering: .releasing) }
+
+    var value: Int { count.load(ordering: .acquiring) }
+}
+
 /// An open file that has no name any more.
 func scratchFile(_ bytes: [UInt8]) throws -> File {
     let scratch = try Scratch(bytes)
@@ -227,6 +236,51 @@ extension KernelSuite {
                 try file.read(read, into: read.area)
                 #expect(try #require(collector.next()).bytes == 4 && read.text == "room")
                 #expect(collector.isSilent())
+            }
+        }
+
+        @Test(
+            "room that was cut off is not reserved any more, even if the file grows again",
+            .enabled(if: fileSystem.reserves, "this file system reserves nothing"),
+            arguments: DriverKind.permitted)
+        func cutOff(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let scratch = try Scratch()
+                let file = try open(collector, scratch, .writing)
+                let write = Buffer("room")
+                let witness = Witness()
+                write.event = witness
+                for (offset, isOwn) in [(4, false), (0, true)] {
+                    try file.reserve(100)
+                    try file.setSize(4)
+                    try file.setSize(100)
+                    write.offset = Int64(offset)
+                    try file.write(write, from: write.content)
+                    #expect(try #require(collector.next()).bytes == 4 && witness.isThisThread == isOwn)
+                }
+            }
+        }
+
+        @Test(
+            "who posts a write behind a large one does not wait for it",
+            .enabled(if: fileSystem.reserves, "this file system reserves nothing"),
+            arguments: DriverKind.permitted)
+        func behindLarge(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let scratch = try Scratch()
+                let file = try open(collector, scratch, .writing)
+                try file.reserve(128 << 20)
+                let (large, small) = (Buffer(128 << 20), Buffer("small"))
+                let witness = Witness()
+                small.event = witness
+                for _ in 0..<3 {
+                    try file.write(large, from: large.content)
+                    let isUnderWay = large.isPending
+                    try file.write(small, from: small.content)
+                    #expect(
+                        collector.next(2).allSatisfy { $0.code == 0 && [5, 128 << 20].contains($0.bytes) })
+                    #expect(!isUnderWay || !witness.isThisThread)
+                }
             }
         }
 
@@ -456,6 +510,126 @@ extension KernelSuite {
                         let cold = try scratchFile(bytes)
                         try cold.forget(except: kept)
                         #expect(try !isOwn(cold, bytes), "\(kept)")
+                    }
+                }
+            }
+        }
+
+        @Test("a part that was sent before the peer was gone brings the signal as well, and it ends nothing")
+        func noSignalWithPart() async {
+            await #expect(processExitsWith: .success) {
+                signal(SIGPIPE, SIG_DFL)
+                for kind in DriverKind.permitted {
+                    try withCollector(kind) { collector in
+                        // More than a connection takes before it looks for answers.
+                        let file = try scratchFile(pattern(4 << 20))
+                        for _ in 0..<20 {
+                            let (socket, peer) = try connection(collector)
+                            // In order: what comes next is answered with a reset, while it is being sent.
+                            peer.socket.close()
+                            let operation = Overlapped()
+                            try socket.transmit(operation, file)
+                            let code = collector.next()?.code
+                            precondition(code != nil && code != 0, "\(code, default: "no packet")")
+                        }
+                    }
+                }
+            }
+        }
+
+        @Test(
+            "one connection's many transmits do not keep a thread that serves others",
+            arguments: DriverKind.permitted)
+        func many(kind: DriverKind) throws {
+            try withCollector(kind, pollers: 0) { collector in
+                let (socket, peer) = try connection(collector)
+                let before = Buffer(8 << 20)
+                let file = try scratchFile(pattern(4_096))
+                let transmits = (0..<200).map { _ in Overlapped() }
+                let witnesses = transmits.map { transmit in
+                    let witness = Witness()
+                    transmit.event = witness
+                    return witness
+                }
+                try socket.send(before, from: before.content)
+                for transmit in transmits { try post(socket, transmit, file) }
+                let expected = before.area.count + transmits.count * 4_096
+                let reader = startThread("reader") { #expect(peer.receive(expected).count == expected) }
+                let limit = Deadline.after(Collector.patience)
+                while collector.count <= transmits.count, !limit.hasPassed {
+                    collector.poll(until: .after(.milliseconds(10)))
+                }
+                reader.join()
+                #expect(collector.next(201).allSatisfy { $0.code == 0 })
+                let own = witnesses.count { $0.isThisThread }
+                #expect(own <= 100, "\(own) of 200 by the thread that polls")
+            }
+        }
+
+        @Test(
+            "transmits against association, cancel and close: one completion each, and what they say was sent has come",
+            .timeLimit(.minutes(1)), arguments: DriverKind.permitted)
+        func raced(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let bytes = pattern(700_000)
+                let file = try scratchFile(bytes)
+                for round in 0..<60 {
+                    let (socket, peer) = try connection(nil, sendBuffer: round % 2 == 0 ? 65_536 : nil)
+                    let transmits = (0..<6).map { _ in Overlapped() }
+                    let tallies = transmits.map { transmit in
+                        let tally = Tally()
+                        transmit.event = tally
+                        return tally
+                    }
+                    let accepted = Atomic<Int>(0)
+                    let received = Mutex([UInt8]())
+                    let reader = startThread("reader") {
+                        while true {
+                            let part = peer.receive(100_000)
+                            received.withLock { $0 += part }
+                            if part.count < 100_000 { return }
+                        }
+                    }
+                    let poster = startThread("poster") {
+                        for transmit in transmits {
+                            guard (try? socket.transmit(transmit, file)) != nil else { return }
+                            accepted.add(1, ordering: .releasing)
+                        }
+                    }
+                    for _ in 0..<(round * 7 % 30) { sched_yield() }
+                    try socket.associate(with: collector, key: 7, driver: collector.driver)
+                    for _ in 0..<(round * 11 % 50) { sched_yield() }
+                    if round % 3 == 0 { socket.cancel(transmits[round % 6]) }
+                    for _ in 0..<(round * 13 % 300) { sched_yield() }
+                    socket.close()
+                    poster.join()
+                    reader.join()
+                    let count = accepted.load(ordering: .acquiring)
+                    #expect(eventually { tallies[..<count].allSatisfy { $0.value > 0 } })
+                    #expect(tallies.map(\.value) == (0..<6).map { $0 < count ? 1 : 0 })
+                    let sent = transmits[..<count].flatMap { bytes[..<$0.bytes] }
+                    #expect(received.withLock { $0 == sent }, "round \(round)")
+                    #expect(transmits[..<count].allSatisfy { $0.errorCode != 0 || $0.bytes == bytes.count })
+                }
+            }
+        }
+
+        @Test("a piece that would end behind the end of all files is an error, and traps nowhere")
+        func farOffset() async {
+            await #expect(processExitsWith: .success) {
+                let memory = ck_memfd_create("far", 0)
+                let file = try File("/proc/self/fd/\(memory)", for: .writing)
+                try file.setSize(.max)
+                for kind in DriverKind.permitted {
+                    for (before, length) in [(10, 100), (0, 100), (1 << 20, 2 << 20)] {
+                        try withCollector(kind) { collector in
+                            let (socket, _) = try connection(collector)
+                            let operation = Overlapped()
+                            operation.offset = .max - Int64(before)
+                            try socket.transmit(operation, file, length: length)
+                            let code = collector.next()?.code
+                            precondition(code != nil && code != 0, "\(code, default: "no packet")")
+                        }
                     }
                 }
             }
