@@ -238,17 +238,20 @@ struct Chapter08FileTransferExchange {
             try require(eventually { stand.folder.names.isEmpty })
             try peer.say(TransferMessage(.ask, 2, text: "nothing".utf8))
             try require(peer.hear() == TransferMessage(.decline, 2, .notFound))
-            // A receiver that stops taking, in the middle of a piece: there the connection has to end.
+            // A receiver that stops taking, in the middle of a piece: there the connection has to end. The piece
+            // is more than a connection holds, and summed up in a moment, since it goes out behind that.
+            let large = 16 << 20
             let server = try ScriptedServer()
             let hub = try TransferHub(
                 with(Stand.options(driver)) {
                     $0.limits = limits
-                    $0.pieceLimit = 64 << 20
+                    $0.pieceLimit = large
                 })
             let connection = try hub.connect(to: server.address)
             let idle = try server.accept()
             let outcome = Outcome()
-            try connection.send(file: try stand.home.makeSparse("large", bytes: 64 << 20), outcome.observer)
+            try connection.send(
+                file: try stand.home.makeSparse("large", bytes: Int64(large)), outcome.observer)
             try idle.say(TransferMessage(.agree, try idle.hear()?.id ?? 0))
             try require(outcome.wait()?.failure == .stalled)
             try require(eventually { hub.connections.isEmpty })

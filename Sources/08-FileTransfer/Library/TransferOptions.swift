@@ -20,7 +20,8 @@ public struct TransferOptions: Sendable {
     /// The largest file that is taken, in bytes.
     public var maximumFileSize: Int64 = 1 << 40
     /// The most bytes of a file that are sent without a chance to call it off, and the most that are posted as one
-    /// transmit; never more than the system permits.
+    /// transmit; never more than the system permits. Before the first of them goes out all have been read for the sum: the
+    /// receiver's limit for a stall has to be longer than that takes.
     public var pieceLimit = 512 << 10
     /// Files that wait on one connection for the one under way; as many questions may be open.
     public var maximumWaitingFiles = 64
