@@ -23,6 +23,9 @@ extension File {
 
     /// Posts a write at `operation.offset`. Completes when every byte has been given to the system, or with an error.
     ///
+    /// Up to 1 MiB into room that `reserve` has taken may be written before this returns. The completion comes the same way
+    /// all the same.
+    ///
     /// - Parameter buffer: The driver's until the completion, and unchanged.
     /// - Throws: EBADF when the file is closed or was opened for reading, EINVAL when the offset is negative, EALREADY
     ///   when the operation is pending.

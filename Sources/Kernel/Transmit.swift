@@ -4,6 +4,7 @@ import Glibc
 extension Socket {
     /// Posts a file, with optional bytes before and after it, as one send. It completes with the number of all bytes
     /// handed over. It takes its turn among the sends of this socket. The file is read from `operation.offset`.
+    /// What the system has in its memory may be sent before this returns; the completion comes the same way all the same.
     ///
     /// - Parameters:
     ///   - file: What to send; nil sends only head and tail.
@@ -96,15 +97,15 @@ extension Overlapped {
         let end = start + min(plan.file - inFile, Overlapped.transmitPiece, .max - start)
         return rare?.other?.lendingDescriptor { source in
             var byte: UInt8 = 0
-            return stride(from: start, to: end, by: Overlapped.readAhead).allSatisfy {
+            return stride(from: start, to: end, by: Overlapped.sampleDistance).allSatisfy {
                 ck_read_from_memory(source, &byte, 1, Int64($0)) == 1
             } && ck_read_from_memory(source, &byte, 1, Int64(end - 1)) == 1
         } ?? true
     }
 
-    /// Who reads a file from its beginning to its end brings so many bytes and more into memory at a time. A smaller hole is
-    /// not seen, and has to be waited for.
-    private static let readAhead = 128 << 10
+    /// Who reads a file in order mostly brings so many bytes into memory at a time. A smaller hole is not seen, and has to
+    /// be waited for.
+    private static let sampleDistance = 128 << 10
 
     private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {
         Glibc.send(
