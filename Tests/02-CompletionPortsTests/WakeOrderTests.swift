@@ -278,9 +278,12 @@ import Testing
             #expect(b.waits(at: port, as: 1) && c.waits(at: port, as: 2))
             // C gets the place that is free now, and has no time to take it before the packet comes.
             a.worker.begin { port.blocking { try? port.post(key: 2) } }
-            #expect(c.key() == 2)
+            let isNewest = c.key() == 2
+            #expect(isNewest)
             port.close()
             for worker in [a, b, c] { worker.worker.end() }
+            // Each further round would wait as long.
+            if !isNewest { return }
         }
     }
 
