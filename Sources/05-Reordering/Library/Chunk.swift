@@ -27,6 +27,9 @@ public final class Chunk: Overlapped, Pooled, @unchecked Sendable {
     var token: Int?
     /// The next one in the chain or the queue that it is in.
     var following: Chunk?
+    /// The receive policy's own: what it keeps about this slot. It stays with the chunk, also in the pool. Only the policy
+    /// looks into it.
+    public var attachment: AnyObject?
     /// Who still needs what is in it: the call of the handler, those who keep it, the send that it goes back with.
     let shares = Atomic<Int>(0)
     // This object's own, for as long as it lives: a pending operation keeps its buffer.
