@@ -31,6 +31,16 @@ public struct Address: Sendable, Hashable, CustomStringConvertible {
     /// This machine by IPv6, ::1.
     public static func loopback6(port: UInt16 = 0) -> Address { Address("::1", port: port)! }
 
+    /// No address of this machine in particular, 0.0.0.0: a listener there takes clients on all of them, and a connection
+    /// from there gets the one that leads to the other side. Win32 counterpart: `INADDR_ANY`.
+    public static func any(port: UInt16 = 0) -> Address { Address("0.0.0.0", port: port)! }
+
+    /// The same by IPv6, ::. Win32 counterpart: `in6addr_any`.
+    public static func any6(port: UInt16 = 0) -> Address { Address("::", port: port)! }
+
+    /// Whether it names no address in particular. A connection from there gets one.
+    public var isAny: Bool { bytes == (0, 0) }
+
     /// The address family, as `socket` takes it.
     public var isIPv6: Bool { family == AF_INET6 }
     var domain: Int32 { family }

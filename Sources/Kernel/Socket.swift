@@ -20,11 +20,18 @@ public final class Socket: Handle, @unchecked Sendable {
         super.init(descriptor: descriptor, kind: kind)
     }
 
-    /// A socket that is bound to an address, to connect from; by default to any free port of the loopback.
+    /// A socket that is bound to an address, to connect from. One that is bound to the loopback reaches this machine only;
+    /// from `Address.any()` or `Address.any6()` every machine can be reached. With port 0 the system chooses one: at once,
+    /// or, for an address that is none in particular, when the socket connects. Till then its `localAddress` has port 0,
+    /// and then one port serves as many connections as there are other ends.
     ///
-    /// - Throws: EADDRINUSE, EADDRNOTAVAIL, EACCES from binding; EMFILE when no descriptor is left.
+    /// - Throws: EADDRINUSE, EACCES from binding; EADDRNOTAVAIL when it is no address of this machine, or no port is left;
+    ///   EMFILE when no descriptor is left.
     public convenience init(boundTo address: Address) throws(SystemError) {
         self.init(descriptor: try Socket.open(address))
+        if address.isAny, address.port == 0 {
+            try set(Int32(IPPROTO_IP), Socket.chooseThePortLater, 1)
+        }
         try bind(to: address)
     }
 
@@ -40,7 +47,8 @@ public final class Socket: Handle, @unchecked Sendable {
     /// - Parameters:
     ///   - address: Port 0 takes any free one; read it back with `localAddress`.
     ///   - backlog: Connections that wait to be accepted, at most.
-    /// - Throws: EADDRINUSE when somebody listens there, EADDRNOTAVAIL, EACCES; EMFILE when no descriptor is left.
+    /// - Throws: EADDRINUSE when somebody listens there; EADDRNOTAVAIL when it is no address of this machine, or no port is
+    ///   left; EACCES; EMFILE when no descriptor is left.
     public static func listener(on address: Address, backlog: Int = 4096) throws(SystemError) -> Socket {
         let socket = Socket(descriptor: try open(address), kind: .listener)
         // So that a server can be started again while its old connections are still winding down.
@@ -57,11 +65,21 @@ public final class Socket: Handle, @unchecked Sendable {
         return try check("create a socket") { Glibc.socket(address.domain, type, 0) }
     }
 
-    private func bind(to address: Address) throws(SystemError) {
+    /// Win32 counterpart: `bind`.
+    package func bind(to address: Address) throws(SystemError) {
         let descriptor = descriptor
-        _ = try check("bind \(address)") { address.withSystem { Glibc.bind(descriptor, $0, $1) } }
+        do throws(SystemError) {
+            _ = try check("bind \(address)") { address.withSystem { Glibc.bind(descriptor, $0, $1) } }
+        } catch {
+            // Nobody has asked for a port that is taken: there is none left. A connect says so with a number of its own.
+            let isNoneLeft = error.code == EADDRINUSE && address.port == 0
+            throw isNoneLeft ? SystemError(EADDRNOTAVAIL, attempted: error.attempted) : error
+        }
         locked { $0.pointee.bound = true }
     }
+
+    /// `IP_BIND_ADDRESS_NO_PORT`, for IPv6, too.
+    private static let chooseThePortLater: Int32 = 24
 
     // MARK: Addresses and options
 

@@ -39,6 +39,8 @@ public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
 
     private static let advice: [Int32: String] = [
         EADDRINUSE: "another program listens there; choose another port, or 0 for any free one",
+        EADDRNOTAVAIL:
+            "it is no address of this machine, or no local port is left: those of ended connections are free after a minute",
         EMFILE: "this process has no descriptor left; raise `ulimit -n` or lower the number of clients",
         ENOBUFS: "over the budget of buffers; post again when a packet has come back",
         EACCES: "ports below 1024 and foreign files need rights that this process does not have",

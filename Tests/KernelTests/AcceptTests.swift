@@ -355,6 +355,32 @@ extension KernelSuite {
             }
         }
 
+        @Test("from no address in particular every one is reached", arguments: DriverKind.permitted)
+        func fromAnywhere(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                for (here, there) in zip([Address.any(), .any6()], [Address.loopback(), .loopback6()])
+                where Address.loopbacks.contains(there) {
+                    let listener = try Socket.listener(on: here)
+                    var target = there
+                    target.port = try listener.localAddress.port
+                    let socket = try Socket(boundTo: here)
+                    // The port is chosen with the connection: so it can be one that another connection has.
+                    #expect(try socket.localAddress == here && here.isAny && !there.isAny)
+                    try socket.associate(with: collector, key: 3, driver: collector.driver)
+                    let connect = Buffer(0)
+                    try socket.connect(connect, to: target)
+                    #expect(try #require(collector.next()).code == 0)
+                    #expect(try socket.localAddress.host == there.host && socket.localAddress.port != 0)
+                    #expect(try Socket.connected(to: target, from: here).remoteAddress == target)
+                    // With a port, it is that port.
+                    let free = try Socket(boundTo: there).localAddress.port
+                    var wanted = here
+                    wanted.port = free
+                    #expect(try Socket(boundTo: wanted).localAddress.port == free)
+                }
+            }
+        }
+
         @Test("connect: refused, not bound, to nowhere", arguments: DriverKind.permitted)
         func failures(kind: DriverKind) throws {
             try withCollector(kind) { collector in

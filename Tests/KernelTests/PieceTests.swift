@@ -97,6 +97,23 @@ import Testing
         expectError(ECONNREFUSED) { _ = try Socket.connected(to: free) }
     }
 
+    @Test("no port that is left is no port that is taken")
+    func noPortLeft() throws {
+        let taken = try Socket(boundTo: .loopback())
+        let port = Int32(try taken.localAddress.port)
+        let socket = try Socket.unbound()
+        // From here on this socket has one port to choose from (IP_LOCAL_PORT_RANGE, Linux 6.3).
+        do { try socket.set(Int32(IPPROTO_IP), 51, port << 16 | port) } catch { return }
+        do {
+            try socket.bind(to: .loopback())
+            Issue.record("the port was free")
+        } catch {
+            #expect(error.code == EADDRNOTAVAIL && "\(error)".contains("no local port is left"), "\(error)")
+            #expect(!"\(error)".contains("or 0"))
+        }
+        expectError(EADDRINUSE) { try Socket.unbound().bind(to: .loopback(port: UInt16(port))) }
+    }
+
     @Test("an error says what was attempted, in one line")
     func errors() {
         let error = SystemError(EADDRINUSE, attempted: "listen on 127.0.0.1:80")
