@@ -29,7 +29,7 @@ public final class Event: Signal, @unchecked Sendable {
 
     /// Sets the event and lets go whom it can: all waiting threads, or with automatic reset the one that has waited
     /// longest. Who is let go is settled in here, so a `reset()` that follows at once takes nobody's turn away.
-    /// Win32 counterpart: `SetEvent`.
+    /// Win32 counterpart: `SetEvent`, which promises neither.
     public override func set() {
         Dispatcher.lock.locked {
             state = true
