@@ -18,7 +18,7 @@ public final class WorkerGroup: Sendable {
     /// Starts workers.
     ///
     /// - Parameters:
-    ///   - count: At least 1. Windows' rule of thumb is twice the concurrency, so that blocked ones are replaced.
+    ///   - count: At least 1. Windows' rule of thumb is two for each processor or more, so that blocked ones are replaced.
     ///   - batch: The most packets that a worker takes at a time. More than 1 saves time with short handlers; but what
     ///     a worker has taken waits for it, also when it blocks.
     ///   - report: Told of every error that a handler threw.
