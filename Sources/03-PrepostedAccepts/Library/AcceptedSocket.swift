@@ -4,11 +4,12 @@ import Kernel
 /// A socket as an accept leaves it on Windows: it can send and receive, and knows nothing else of itself.
 ///
 /// Windows fills an accepted socket with a connection and with nothing more. Until it has been told which listener it
-/// came from, asking for its peer or shutting down its sending side fails with *not connected*. Linux has no such
-/// gap. This type refuses what Windows refuses, so that code which forgets the step fails here as it would there; the
-/// `socket` inside is Linux' own and refuses nothing (I3.7).
+/// came from, it may be sent to, received from and closed, and nothing else: no option, no address, no shutdown. Linux
+/// has no such gap. This type refuses three of these calls, with the error that is seen there, so that code which
+/// forgets the step fails here as well; the `socket` inside is Linux' own and refuses nothing (I3.7).
 public struct AcceptedSocket: Sendable {
-    /// The connection itself, for sending, receiving, associating and closing: these never need the step.
+    /// The connection itself, for sending, receiving, associating and closing: these never need the step. Its options do,
+    /// on Windows.
     public let socket: Socket
     /// Whether the socket has been told about its listener.
     public private(set) var isUpdated = false
