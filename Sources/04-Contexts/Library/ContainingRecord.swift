@@ -43,7 +43,7 @@ public struct IORecord {
 public struct OverlappedPart {
     /// Bytes transferred. Win32: `InternalHigh`.
     public var bytes = 0
-    /// The system's error number. Win32: `Internal`.
+    /// The system's error number. Win32: `Internal`, which has an NTSTATUS there.
     public var status: Int32 = 0
 }
 
