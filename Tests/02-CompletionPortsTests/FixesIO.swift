@@ -59,6 +59,17 @@ import Testing
     }
 
     @Test(
+        "key-truncated: the key is as wide as a pointer and arrives whole, with its high bits set",
+        arguments: DriverKind.permitted)
+    func keyTruncated(driver: DriverKind) throws {
+        let seen = try holds(KeyTruncated.pitfall.fixed, driver)
+        #expect(
+            seen.lines == [
+                "ann speaks: taken for ann", "bob speaks: taken for bob", "cleo speaks: taken for cleo",
+            ])
+    }
+
+    @Test(
         "sentinel-is-a-real-key: stopping is a kind of packet, and every key is a connection's",
         arguments: DriverKind.permitted)
     func sentinelIsARealKey(driver: DriverKind) throws {

@@ -81,6 +81,11 @@ import Testing
     func postsStarveIO(_ driver: DriverKind) throws { try holds("posts-starve-io", driver) }
 
     @Test(
+        "poll-eats-the-wakeup: who polls and is being woken does not go to sleep; a post and a close reach it",
+        arguments: DriverKind.permitted)
+    func pollEatsTheWakeup(_ driver: DriverKind) throws { try holds("poll-eats-the-wakeup", driver) }
+
+    @Test(
         "worker-dies-silently: bad packets are counted and reported, and the workers go on",
         arguments: DriverKind.permitted)
     func workerDiesSilently(_ driver: DriverKind) throws { try holds("worker-dies-silently", driver) }

@@ -35,6 +35,14 @@ import Testing
     }
 
     @Test(
+        "key-truncated: cut to 32 bits, one key finds nobody, and another a stranger",
+        arguments: DriverKind.permitted)
+    func keyTruncated(driver: DriverKind) throws {
+        try reproduces(KeyTruncated.pitfall, driver, "ann speaks: taken for nobody")
+        try reproduces(KeyTruncated.pitfall, driver, "cleo speaks: taken for bob")
+    }
+
+    @Test(
         "associate-twice: what was received on one connection is handed to another",
         arguments: DriverKind.permitted)
     func associateTwice(driver: DriverKind) throws {

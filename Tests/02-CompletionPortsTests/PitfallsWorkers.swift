@@ -62,6 +62,14 @@ import Testing
     func postsStarveIO(_ driver: DriverKind) throws { try goesWrong("posts-starve-io", driver) }
 
     @Test(
+        "poll-eats-the-wakeup: a packet is posted, the port is closed, and the one who waits sleeps on",
+        arguments: DriverKind.permitted)
+    func pollEatsTheWakeup(_ driver: DriverKind) throws {
+        let seen = try goesWrong("poll-eats-the-wakeup", driver)
+        #expect(seen.lines[1].hasSuffix("A sleeps on") && seen.lines[2].hasSuffix("A sleeps on"))
+    }
+
+    @Test(
         "worker-dies-silently: two bad packets end both workers, and a good one is not served",
         arguments: DriverKind.permitted)
     func workerDiesSilently(_ driver: DriverKind) throws { try goesWrong("worker-dies-silently", driver) }

@@ -167,9 +167,8 @@ extension CompletionPort {
         let end = min(deadline, .after(options.pollBeforeSleep))
         repeat {
             driver.poll(for: self, until: .now, &completed)
-            if !completed.isEmpty || lock.locked({ !queue.isEmpty || !promised.isEmpty || isClosed }) {
-                return true
-            }
+            // Being woken, it comes out, though there may be nothing left to do: this poll may have taken the wake-up.
+            if !completed.isEmpty || lock.locked({ isWaking || !queue.isEmpty }) { return true }
         } while !end.hasPassed
         return false
     }

@@ -10,5 +10,6 @@ let ioPitfalls: [Pitfall] = [
     ImmediateSuccessHandledTwice.pitfall,
     IssuerExits.pitfall,
     SentinelIsARealKey.pitfall,
+    KeyTruncated.pitfall,
     PostedButNotSubmitted.pitfall,
 ]

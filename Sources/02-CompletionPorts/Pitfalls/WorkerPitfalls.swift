@@ -13,5 +13,6 @@ let workerPitfalls: [Pitfall] = [
     BatchDequeueStarves.pitfall,
     LeaderLeavesNobody.pitfall,
     PostsStarveIO.pitfall,
+    PollEatsTheWakeup.pitfall,
     WorkerDiesSilently.pitfall,
 ]
