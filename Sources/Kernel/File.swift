@@ -64,7 +64,8 @@ public final class File: Handle, @unchecked Sendable {
     ///
     /// - Throws: ENOSPC, EDQUOT, EFBIG; then the file may have a part of the room.
     ///
-    /// Win32 counterpart: `SetFileInformationByHandle` with `FileAllocationInfo`.
+    /// Win32 counterpart: `SetEndOfFile` before the first write. There writes into new room wait all the same, unless
+    /// `SetFileValidData` is called or the last byte is written first.
     public func reserve(_ bytes: Int64) throws(SystemError) {
         guard bytes > 0 else { return }
         let descriptor = descriptor

@@ -18,7 +18,8 @@ open class Overlapped: @unchecked Sendable {
     // MARK: What is asked for
 
     /// Where a file operation begins, in bytes from the start of the file: one number of 64 bits, not two halves.
-    /// Read when the operation is posted, ignored for sockets, never advanced. Win32: `Offset`, `OffsetHigh`.
+    /// Read when the operation is posted, ignored for sockets, never advanced. Win32: `Offset`, `OffsetHigh`, which
+    /// have to be 0 for sockets.
     public final var offset: Int64 {
         get { rare?.offset ?? 0 }
         set { extras.offset = newValue }
@@ -46,7 +47,7 @@ open class Overlapped: @unchecked Sendable {
     /// Bytes transferred. 0 while pending. Win32: `InternalHigh`.
     @inlinable public final var bytes: Int { result }
 
-    /// The system's error number; 0 when the operation succeeded. Win32: `Internal`.
+    /// The system's error number; 0 when the operation succeeded. Win32: `Internal`, which has an NTSTATUS there.
     @inlinable public final var errorCode: Int32 { code }
 
     /// What went wrong; nil when nothing did.
@@ -55,7 +56,7 @@ open class Overlapped: @unchecked Sendable {
     }
 
     /// Whether the operation has been posted and has not completed. Any thread may ask.
-    /// Win32 counterpart: `!HasOverlappedIoCompleted`.
+    /// Win32 counterpart: `!HasOverlappedIoCompleted`; on a handle with a port that may say so until the packet is taken.
     public final var isPending: Bool {
         let now = state.load(ordering: .acquiring)
         return now == State.pending || now == State.awaited

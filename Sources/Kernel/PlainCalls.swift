@@ -63,7 +63,7 @@ extension Socket {
     }
 
     /// Says that this side will send no more. What was posted before is lost; a disconnect waits for it.
-    /// Queues no packet. Win32 counterpart: `shutdown` with `SD_SEND`.
+    /// Queues no packet. Win32 counterpart: `shutdown` with `SD_SEND`; there what was posted before still goes out.
     ///
     /// - Throws: ECONNRESET when the connection was reset, ENOTCONN when there never was one.
     public func shutDownSending() throws(SystemError) {
@@ -91,8 +91,9 @@ extension Socket {
     /// Ends the connection, or the listening, without closing the socket: a thread that waits in a plain call on it
     /// returns, and a poller tells of it. From any thread. It is what stops a thread that blocks.
     ///
-    /// Win32 counterpart: `closesocket` from another thread, which makes a waiting `recv` or `accept` fail. Here that
-    /// would leave the call waiting, and give its descriptor's number to somebody else.
+    /// Closing would leave the call waiting, and give its descriptor's number to somebody else. On Windows `closesocket`
+    /// must not run beside another call on the socket either. Win32 counterpart: `shutdown` with `SD_BOTH`, or
+    /// `CancelIoEx`.
     public func interrupt() {
         // Under the lock, so that the number still belongs to this socket. One that is not connected is no error.
         locked { if $0.pointee.descriptor >= 0 { _ = shutdown($0.pointee.descriptor, Int32(SHUT_RDWR)) } }

@@ -13,7 +13,7 @@ extension Socket {
     /// - Throws: ENOTCONN without a connection or behind a disconnect for reuse, ECONNRESET when the connection is known to be reset, EBADF when the
     ///   socket is closed, EALREADY when the operation is pending. Then nothing was posted.
     ///
-    /// Win32 counterpart: `WSARecv`.
+    /// Win32 counterpart: `WSARecv`, which may wait a little for more without `MSG_PUSH_IMMEDIATE`.
     public func receive(
         _ operation: Overlapped, into buffer: UnsafeMutableRawBufferPointer
     ) throws(SystemError) {

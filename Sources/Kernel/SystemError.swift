@@ -53,7 +53,8 @@ extension SystemError {
     /// Win32 counterpart: `ERROR_HANDLE_EOF` (38).
     public static let endOfFile: Int32 = 4096
 
-    /// The operation was cancelled, or its handle was closed. Win32: `ERROR_OPERATION_ABORTED` (995).
+    /// The operation was cancelled, or its handle was closed. Win32: `ERROR_OPERATION_ABORTED` (995), or
+    /// after a close 1236 or 64.
     public static let cancelled: Int32 = ECANCELED
 }
 
