@@ -18,7 +18,9 @@ let chapters = [
     Chapter(folder: "01-AsyncEvents", product: "01-async-events", uses: []),
     Chapter(folder: "02-CompletionPorts", product: "02-completion-ports", uses: ["AsyncEvents"]),
     Chapter(folder: "03-PrepostedAccepts", product: "03-preposted-accepts", uses: ["CompletionPorts"]),
-    Chapter(folder: "04-Contexts", product: "04-contexts", uses: ["AsyncEvents", "CompletionPorts"]),
+    Chapter(
+        folder: "04-Contexts", product: "04-contexts",
+        uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts"]),
     Chapter(
         folder: "05-Reordering", product: "05-reordering",
         uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),

@@ -23,7 +23,7 @@ enum Teardown {
             let report = LeavingClients(to: server.address, count: connections, threads: 4, together: 50).run
             {
                 time in
-                if let anybody = table.snapshot().first {
+                if let anybody = table.registry.snapshot().first {
                     if time % 2 == 0 { anybody.cancel() } else { anybody.close() }
                 }
                 if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }

@@ -33,6 +33,49 @@ import Testing
         #expect(outcome.served == 0)
     }
 
+    @Test(
+        "I3.11: after a pause that is longer than the limit the keeper looks first, and ends nobody who has spoken",
+        arguments: DriverKind.permitted)
+    func pause(driver: DriverKind) throws {
+        try inTime {
+            var choices = CompletionPort.Options()
+            choices.driver = driver
+            let port = try CompletionPort(concurrency: 1, options: choices)
+            let listener = try Socket.listener(on: .loopback())
+            try port.associate(listener, key: 0)
+            var options = AcceptPool.Options()
+            options.silenceLimit = .milliseconds(50)
+            // This thread makes the keeper's rounds.
+            options.lookInterval = .seconds(3_600)
+            let served = Counter()
+            let pool = try AcceptPool(on: listener, options: options) { arrival in
+                served.add()
+                arrival.client.socket.close()
+            }
+            let callers = try Caller.several(4, to: try listener.localAddress)
+            try pool.start()
+            #expect(
+                eventually {
+                    if case .timedOut = port.dequeue(timeout: .milliseconds(1)) {}
+                    return pool.counters.held == 4
+                })
+            // From here on no worker asks the port: the program is stopped. Three clients speak meanwhile.
+            for caller in callers.dropLast() { try caller.say("hello") }
+            usleep(60_000)
+            let now = monotonicNanoseconds()
+            let hour: UInt64 = 3_600_000_000_000
+            pool.sweep(after: now, at: now + 2 * hour)
+            #expect(pool.counters.swept == 0, "a round that is far too late has judged")
+            let workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
+            #expect(eventually { served.value == 3 })
+            pool.sweep(after: now + 2 * hour, at: now + 3 * hour)
+            #expect(eventually { pool.counters.swept == 1 }, "the fourth has said nothing")
+            pool.stop()
+            workers.stop()
+            withExtendedLifetime(callers) {}
+        }
+    }
+
     @Test("I3.10: the next client gets the socket of one who has left", arguments: DriverKind.permitted)
     func reuse(driver: DriverKind) throws {
         try inTime {

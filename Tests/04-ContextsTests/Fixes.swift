@@ -200,6 +200,14 @@ struct Chapter04ContextsFixes {
         try await holds(ProbeThatProvesNothing.pitfall, driver)
     }
 
+    // I4.8
+    @Test(
+        "pause-judges-the-innocent: a round that comes far too late looks, and the next one judges",
+        arguments: DriverKind.permitted)
+    func pauseJudgesTheInnocent(driver: DriverKind) async throws {
+        try await holds(PauseJudgesTheInnocent.pitfall, driver)
+    }
+
     // I4.5
     @Test(
         "free-list-duplicate: giving back twice stops the program where the mistake is",

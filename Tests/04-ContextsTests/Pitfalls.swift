@@ -199,6 +199,16 @@ struct Chapter04ContextsPitfalls {
         try await happens(ProbeThatProvesNothing.pitfall, driver)
     }
 
+    // I4.8 does not hold.
+    @Test(
+        "pause-judges-the-innocent: the sweep ends eight clients whose bytes lie in the system",
+        arguments: DriverKind.permitted)
+    func pauseJudgesTheInnocent(driver: DriverKind) async throws {
+        try await happens(
+            PauseJudgesTheInnocent.pitfall, driver,
+            "it goes on: 8 were ended for their silence, 0 were answered")
+    }
+
     // The same as `freed-with-io-pending`, without a process in between that says how it ended.
     @Test("freed-with-io-pending: the touch is a real access violation")
     func freedWithIOPendingCrashes() async {

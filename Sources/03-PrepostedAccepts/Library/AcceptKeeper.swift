@@ -4,12 +4,13 @@ import Kernel
 extension AcceptPool {
     func keep() {
         while true {
+            let start = monotonicNanoseconds()
             let goesOn = monitor.locked {
                 while !isStopping, !nextDeadline.hasPassed { monitor.wait(until: nextDeadline) }
                 return !isStopping
             }
             guard goesOn else { return }
-            sweep()
+            sweep(after: start, at: monotonicNanoseconds())
             if monitor.locked({ retryAt.hasPassed }) { resumeOne() }
             if monitor.locked({ nextLook.hasPassed }) { shrink() }
         }
@@ -21,9 +22,19 @@ extension AcceptPool {
         var deadline = min(nextLook, retryAt)
         if isShort, let limit = options.silenceLimit {
             let longest = pending.lazy.filter(\.isPending).compactMap(\.socket.connectTime).max() ?? .zero
-            deadline = min(deadline, .after(limit - longest))
+            deadline = min(deadline, max(judgesAt, .after(limit - longest)))
         }
         return deadline
+    }
+
+    /// A round of the keeper, which began to wait for it at `start`. After a pause of the whole program the clients have
+    /// had no chance yet: then nobody is ended before the next look (I3.11).
+    package func sweep(after start: UInt64, at now: UInt64) {
+        if rounds.mayJudge(after: start, at: now) {
+            sweep()
+        } else {
+            monitor.locked { judgesAt = .after(.nanoseconds(Int64(rounds.earliest - now))) }
+        }
     }
 
     /// Ends the clients that have held an accept for longer than allowed. Their accepts come back as cancelled.

@@ -17,6 +17,8 @@ public final class AcceptPool: @unchecked Sendable {
     private let arrived: @Sendable (Arrival) -> Void
     private let notice = Overlapped()
     var keeper: Kernel.Thread?
+    /// The keeper's alone.
+    var rounds: JudgingRounds
     let monitor = Monitor()
 
     // MARK: What the monitor guards
@@ -44,6 +46,8 @@ public final class AcceptPool: @unchecked Sendable {
     var backOff: Duration
     var retryAt = Deadline.never
     var nextLook: Deadline
+    /// No silent client is ended before.
+    var judgesAt = Deadline.now
 
     /// Makes a pool for a listener that is associated with a port already. Posts nothing before `start`.
     ///
@@ -61,6 +65,7 @@ public final class AcceptPool: @unchecked Sendable {
         size = options.initial
         backOff = options.backOff
         nextLook = .after(options.lookInterval)
+        rounds = JudgingRounds(every: options.lookInterval)
     }
 
     /// Posts the first accepts, and starts to look after them.

@@ -60,7 +60,7 @@ func playRight(_ clients: Int, _ options: Stage.Options, on terminal: Terminal) 
     let report = LeavingClients(
         to: server.address, count: clients, threads: 4, together: (clients + 3) / 4
     ).run { time in
-        if let anybody = table.snapshot().first {
+        if let anybody = table.registry.snapshot().first {
             if time % 2 == 0 { anybody.cancel() } else { anybody.close() }
         }
         if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }
@@ -143,6 +143,6 @@ private func time(_ rounds: Int, threads: Int, _ body: @escaping @Sendable () ->
     return Double(monotonicNanoseconds() - start) / Double(rounds)
 }
 
-private func reasons(_ ledger: ConnectionTable.Ledger) -> String {
+private func reasons(_ ledger: ConnectionCounters) -> String {
     ledger.reasons.sorted { $0.value > $1.value }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
 }

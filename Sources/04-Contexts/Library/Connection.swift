@@ -3,23 +3,6 @@ import Glibc
 import Kernel
 import Synchronization
 
-/// The name of a connection for the whole life of the program: never given twice. (I4.7)
-public struct ConnectionID: Hashable, Comparable, Sendable, CustomStringConvertible {
-    private let number: UInt64
-    private static let last = Atomic<UInt64>(0)
-
-    /// The next name. At a million connections a second they last for half a million years.
-    public static func next() -> ConnectionID {
-        ConnectionID(number: last.add(1, ordering: .relaxed).newValue)
-    }
-
-    /// The older one comes first.
-    public static func < (a: ConnectionID, b: ConnectionID) -> Bool { a.number < b.number }
-
-    /// A number with a mark before it: `#7`.
-    public var description: String { "#\(number)" }
-}
-
 /// The per-socket context. It travels as the completion key, and lives exactly as long as somebody needs it: every
 /// pending operation holds a reference through its `IOContext`, so the count of references is the count of pending
 /// operations, and ARC releases once, when the last one is through. (I4.2, I4.3)
@@ -31,6 +14,8 @@ public final class Connection: @unchecked Sendable {
     let socket: Socket
     // A circle while the connection is open: `close` takes it out of the table.
     private let table: ConnectionTable
+    /// Written by who takes it in, and read when no reference is left.
+    var isRegistered = false
     private let lock = Lock()
     // Guarded by the lock.
     private var reason: CloseReason?
@@ -47,12 +32,12 @@ public final class Connection: @unchecked Sendable {
     }
 
     // The last pending operation, or whoever else had a reference, is through. Nobody can come back.
-    deinit { table.wasReleased() }
+    deinit { if isRegistered { table.registry.released() } }
 
-    /// How long the client has been silent.
-    public var silence: Duration {
+    /// How long the client has been silent at that moment; nanoseconds on the monotonic clock.
+    public func silence(at now: UInt64 = monotonicNanoseconds()) -> Duration {
         let last = heard.load(ordering: .relaxed)
-        return .nanoseconds(Int64(max(monotonicNanoseconds(), last) - last))
+        return .nanoseconds(Int64(max(now, last) - last))
     }
 
     /// Why it is over; nil while it is open.
@@ -150,8 +135,7 @@ public final class Connection: @unchecked Sendable {
             return true
         }
         guard isFirst else { return }
-        table.remove(self)
         socket.close()
-        table.announce(self, reason)
+        table.remove(self, reason)
     }
 }

@@ -34,5 +34,6 @@ public enum Chapter04 {
         ZeroBytesWithError.pitfall,
         DeadPeerUnnoticed.pitfall,
         ProbeThatProvesNothing.pitfall,
+        PauseJudgesTheInnocent.pitfall,
     ]
 }

@@ -76,9 +76,9 @@ public enum ContextOutsideCallback {
             let stand = try Stand(driver)
             let (first, second) = (try Pair(), try Pair())
             let id = try stand.table.admit(first.server).id
-            let found = stand.table.find(id)
+            let found = stand.table.registry.find(id)
             found?.close()
-            let isGone = stand.table.find(id) == nil
+            let isGone = stand.table.registry.find(id) == nil
             try stand.turn()
             try stand.table.admit(second.server)
             let notice = [UInt8](repeating: LeavingClients.notice, count: 12)
@@ -98,7 +98,7 @@ public enum ContextOutsideCallback {
                 try walk.table.admit(pairs.last!.server)
             }
             var visited = 0
-            for (index, connection) in walk.table.snapshot().enumerated() {
+            for (index, connection) in walk.table.registry.snapshot().enumerated() {
                 visited += 1
                 if index % 2 == 0 { connection.close() }
             }

@@ -52,7 +52,10 @@ public enum DeadPeerUnnoticed {
             try stand.table.admit(swept.server)
             try swept.client.fallSilent()
             let again = monotonicNanoseconds()
-            let sweep = try IdleSweep(stand.table, limit: .milliseconds(200))
+            let table = stand.table
+            let sweep = try PeriodicTask("idle sweep", every: .milliseconds(50)) {
+                table.tick(now: $0, idleLimit: .milliseconds(200))
+            }
             let isSwept = stand.turns { stand.table.counters.announced == 2 }
             let bySweep = Duration.nanoseconds(Int64(monotonicNanoseconds() - again))
             sweep.stop()

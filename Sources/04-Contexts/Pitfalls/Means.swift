@@ -62,7 +62,7 @@ final class Stand: Sendable {
     /// Closes every connection and handles what comes of it; says whether nothing is pending any more, and every end
     /// has been announced once.
     func finish() -> Bool {
-        for connection in table.snapshot() { connection.close() }
+        for connection in table.registry.snapshot() { connection.close() }
         let isThrough = turns { table.contexts.counters.inUse == 0 }
         port.close()
         let ledger = table.counters

@@ -47,7 +47,7 @@ public enum ReusedIdentifier {
             let stand = try Stand(driver)
             let first = try Pair()
             let name = try stand.table.admit(first.server).id
-            stand.table.find(name)?.close()
+            stand.table.registry.find(name)?.close()
             try stand.turn()
             var names: Set<ConnectionID> = [name]
             for _ in 1...200 {
@@ -56,7 +56,7 @@ public enum ReusedIdentifier {
                 pair.client.close()
                 try stand.turn()
             }
-            let found = stand.table.find(name)
+            let found = stand.table.registry.find(name)
             return Observation(
                 happened: found != nil || names.count != 201 || !stand.finish(),
                 lines: [

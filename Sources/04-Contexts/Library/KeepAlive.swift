@@ -1,4 +1,3 @@
-import AsyncEvents
 import Glibc
 import Kernel
 
@@ -41,34 +40,5 @@ public struct KeepAlive: Sendable, Equatable {
 
     private func seconds(_ duration: Duration) -> Int32 {
         Int32(clamping: max(1, Int((duration / .seconds(1)).rounded(.up))))
-    }
-}
-
-/// Closes connections whose clients have been silent for too long: dead ones, and those that only hold a place.
-///
-/// A thread looks at a snapshot of the table now and then. A silent client is found after `limit` at the earliest, and
-/// a quarter of it later at the latest.
-public final class IdleSweep: Sendable {
-    private let thread: Kernel.Thread
-    private let end = Event(.manual)
-
-    /// Starts to sweep.
-    ///
-    /// - Throws: EAGAIN when the system allows no more threads.
-    public init(_ table: ConnectionTable, limit: Duration) throws(SystemError) {
-        let end = end
-        thread = try Kernel.Thread("idle sweep") {
-            while end.wait(until: .after(limit / 4)) == .timedOut {
-                for connection in table.snapshot() where connection.silence >= limit {
-                    connection.close()
-                }
-            }
-        }
-    }
-
-    /// Ends the thread and waits for it.
-    public func stop() {
-        end.set()
-        thread.join()
     }
 }
