@@ -11,7 +11,7 @@ public struct KeepAlive: Sendable, Equatable {
     public var interval: Duration
     /// Questions without an answer after which the connection is gone.
     public var probes: Int
-    /// How long bytes that were sent may go without an answer; nil leaves it to the system: a quarter of an hour. On
+    /// How long bytes that were sent may go without an answer; nil leaves it to the system: some 15 minutes. On
     /// Linux this number, where it is set, also counts instead of `probes`: keep both in step.
     public var unanswered: Duration?
 
