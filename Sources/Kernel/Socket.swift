@@ -99,7 +99,8 @@ public final class Socket: Handle, @unchecked Sendable {
         }
     }
 
-    /// Small messages leave at once rather than wait to be joined by more. Win32: `TCP_NODELAY`.
+    /// Small messages leave at once rather than wait to be joined by more. Win32: `TCP_NODELAY`; there an accepted socket
+    /// takes no option before `SO_UPDATE_ACCEPT_CONTEXT`.
     public func setNoDelay(_ on: Bool = true) throws(SystemError) {
         try set(Int32(IPPROTO_TCP), TCP_NODELAY, on ? 1 : 0)
     }
