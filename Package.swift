@@ -27,7 +27,9 @@ let chapters = [
     Chapter(
         folder: "06-Framing", product: "06-framing",
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering"]),
-    Chapter(folder: "07-LockedMemory", product: "07-locked-memory", uses: ["CompletionPorts", "Contexts"]),
+    Chapter(
+        folder: "07-LockedMemory", product: "07-locked-memory",
+        uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),
     Chapter(
         folder: "08-FileTransfer", product: "08-file-transfer",
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),

@@ -208,6 +208,14 @@ struct Chapter04ContextsFixes {
         try await holds(PauseJudgesTheInnocent.pitfall, driver)
     }
 
+    // I4.9
+    @Test(
+        "closed-window-is-no-dead-peer: a dead peer is found, and one that does not read keeps every byte",
+        arguments: DriverKind.permitted)
+    func closedWindowIsNoDeadPeer(driver: DriverKind) async throws {
+        try await holds(ClosedWindow.pitfall, driver)
+    }
+
     // I4.5
     @Test(
         "free-list-duplicate: giving back twice stops the program where the mistake is",

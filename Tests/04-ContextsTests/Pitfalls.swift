@@ -209,6 +209,14 @@ struct Chapter04ContextsPitfalls {
             "it goes on: 8 were ended for their silence, 0 were answered")
     }
 
+    // I4.9 does not hold.
+    @Test(
+        "closed-window-is-no-dead-peer: a client that does not read for two seconds is reset, and loses bytes",
+        arguments: DriverKind.permitted)
+    func closedWindowIsNoDeadPeer(driver: DriverKind) async throws {
+        try await happens(ClosedWindow.pitfall, driver)
+    }
+
     // The same as `freed-with-io-pending`, without a process in between that says how it ended.
     @Test("freed-with-io-pending: the touch is a real access violation")
     func freedWithIOPendingCrashes() async {

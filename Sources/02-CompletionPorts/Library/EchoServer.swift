@@ -66,7 +66,8 @@ public final class EchoServer: Sendable {
         workers = try WorkerGroup(options.workers, on: port, batch: EchoServer.batch) { packet, error in
             // The key says whose packet it is. So there is no need to ask what kind of operation came.
             if packet.key == Key.connection {
-                clients.advance(unsafeDowncast(packet.operation!, to: Connection.self), packet.bytes, error)
+                clients.advance(
+                    unsafeDowncast(packet.operation!, to: EchoConnection.self), packet.bytes, error)
             } else if let acceptance = packet.operation as? Acceptance {
                 clients.accepted(acceptance, error)
             }
@@ -99,14 +100,19 @@ private enum Key {
 }
 
 /// A connection, and the one operation that goes round on it.
-final class Connection: Overlapped, @unchecked Sendable {
-    let socket: Socket
-    // This connection's alone, freed with it: and it lives as long as an operation is pending on it.
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: EchoServer.bufferSize, alignment: 64)
+///
+/// There is never more than one packet of it under way, so who has the packet has everything, and needs no lock.
+public final class EchoConnection: Overlapped, @unchecked Sendable {
+    /// The connection itself.
+    public let socket: Socket
+    /// Its buffer: this connection's alone, freed with it. And it lives as long as an operation is pending on it.
+    public let memory: UnsafeMutableRawBufferPointer
 
-    init(_ socket: Socket) {
+    /// With a copy of the bytes that have come already, however many they are.
+    public init(_ socket: Socket, received: UnsafeRawBufferPointer = .init(start: nil, count: 0)) {
         self.socket = socket
-        super.init()
+        memory = .allocate(byteCount: max(EchoServer.bufferSize, received.count), alignment: 64)
+        memory.copyMemory(from: received)
     }
 
     deinit { memory.deallocate() }
@@ -134,7 +140,7 @@ private final class Clients: @unchecked Sendable {
     private let maximum: Int
     private let monitor = Monitor()
     // Guarded by the monitor.
-    private var open: [ObjectIdentifier: Connection] = [:]
+    private var open: [ObjectIdentifier: EchoConnection] = [:]
     private var count = EchoServer.Counters()
     private var isStopping = false
     private var paused: [Acceptance] = []
@@ -151,7 +157,7 @@ private final class Clients: @unchecked Sendable {
 
     func accepted(_ acceptance: Acceptance, _ error: SystemError?) {
         if let error { return acceptFailed(acceptance, error) }
-        let connection = Connection(acceptance.socket)
+        let connection = EchoConnection(acceptance.socket)
         let isWelcome = monitor.locked {
             guard !isStopping, open.count < maximum else {
                 count.refused += 1
@@ -173,7 +179,7 @@ private final class Clients: @unchecked Sendable {
         }
     }
 
-    func advance(_ connection: Connection, _ bytes: Int, _ error: SystemError?) {
+    func advance(_ connection: EchoConnection, _ bytes: Int, _ error: SystemError?) {
         guard error == nil else { return close(connection, failed: true) }
         do throws(SystemError) {
             if connection.kind == .receive {
@@ -187,7 +193,7 @@ private final class Clients: @unchecked Sendable {
         }
     }
 
-    private func close(_ connection: Connection, failed: Bool) {
+    private func close(_ connection: EchoConnection, failed: Bool) {
         connection.socket.close()
         let resumed = monitor.locked {
             guard open.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return [Acceptance]() }

@@ -1,7 +1,7 @@
 import CompletionPorts
 import Kernel
 
-/// The stage's server: the echo server of chapter 02, with a pool of accepts in front of it.
+/// The stage's server: the connections of chapter 02's echo server, with a pool of accepts in front of them.
 ///
 /// A client's first bytes come with its accept and are echoed before anything else. When a client has ended, its socket
 /// is disconnected for reuse, and the next client gets it.
@@ -51,7 +51,7 @@ public final class PrepostedServer: Sendable {
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
-        try port.associate(listener, key: 0)
+        try port.associate(listener, key: Key.listener)
         let clients = Clients(port, options.maximumConnections)
         let pool = try AcceptPool(on: listener, options: options.pool) { clients.welcome($0) }
         clients.pool = pool
@@ -59,8 +59,9 @@ public final class PrepostedServer: Sendable {
         self.clients = clients
         self.pool = pool
         workers = try WorkerGroup(options.workers, on: port) { packet, error in
-            if let connection = packet.operation as? Connection {
-                clients.advance(connection, packet.bytes, error)
+            if packet.key == Key.connection {
+                clients.advance(
+                    unsafeDowncast(packet.operation!, to: EchoConnection.self), packet.bytes, error)
             } else {
                 pool.handle(packet, error)
             }
@@ -92,21 +93,10 @@ public final class PrepostedServer: Sendable {
     }
 }
 
-/// A connection, and the one operation that goes round on it.
-private final class Connection: Overlapped, @unchecked Sendable {
-    let socket: Socket
-    // This connection's alone, freed with it: and it lives as long as an operation is pending on it.
-    let memory: UnsafeMutableRawBufferPointer
-
-    /// With room for the first bytes, however many they are, and a copy of them.
-    init(_ socket: Socket, _ first: UnsafeRawBufferPointer) {
-        self.socket = socket
-        memory = .allocate(byteCount: max(1024, first.count), alignment: 64)
-        memory.copyMemory(from: first)
-        super.init()
-    }
-
-    deinit { memory.deallocate() }
+/// What the port gives back with each packet.
+private enum Key {
+    static let listener: UInt = 0
+    static let connection: UInt = 1
 }
 
 /// The connections of a server, and what happens to them.
@@ -117,7 +107,7 @@ private final class Clients: @unchecked Sendable {
     /// Set before the first packet, and given back when the last has been handled: the pool refers to these clients.
     var pool: AcceptPool?
     // Guarded by the monitor.
-    private var open: [ObjectIdentifier: Connection] = [:]
+    private var open: [ObjectIdentifier: EchoConnection] = [:]
     private var count = PrepostedServer.Counters()
     private var isStopping = false
 
@@ -131,7 +121,7 @@ private final class Clients: @unchecked Sendable {
     /// A client has come, and has said something.
     func welcome(_ arrival: Arrival) {
         // The first bytes are copied before the accept's block is posted again, and answered first (I3.5).
-        let connection = Connection(arrival.client.socket, arrival.firstData)
+        let connection = EchoConnection(arrival.client.socket, received: arrival.firstData)
         let isWelcome = monitor.locked {
             guard !isStopping, open.count < maximum else {
                 count.refused += 1
@@ -147,7 +137,9 @@ private final class Clients: @unchecked Sendable {
         do throws(SystemError) {
             try connection.socket.setNoDelay()
             // A socket that is used again belongs to the port already.
-            if connection.socket.completionKey == nil { try port.associate(connection.socket, key: 1) }
+            if connection.socket.completionKey == nil {
+                try port.associate(connection.socket, key: Key.connection)
+            }
             if first > 0 {
                 try connection.socket.send(connection, from: .init(rebasing: connection.memory[..<first]))
             } else {
@@ -159,7 +151,7 @@ private final class Clients: @unchecked Sendable {
     }
 
     /// The connection's operation has completed: the next one is posted.
-    func advance(_ connection: Connection, _ bytes: Int, _ error: SystemError?) {
+    func advance(_ connection: EchoConnection, _ bytes: Int, _ error: SystemError?) {
         guard error == nil else { return end(connection, failed: true) }
         do throws(SystemError) {
             switch connection.kind {
@@ -179,7 +171,7 @@ private final class Clients: @unchecked Sendable {
         }
     }
 
-    private func end(_ connection: Connection, failed: Bool) {
+    private func end(_ connection: EchoConnection, failed: Bool) {
         let isReusable = !failed
         if failed { connection.socket.close() }
         monitor.locked {

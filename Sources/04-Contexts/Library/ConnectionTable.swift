@@ -84,6 +84,14 @@ public final class ConnectionTable: Sendable {
         }
     }
 
+    /// A round of the clock: closes every connection whose peer does not answer what was sent to it.
+    public func tick(now: UInt64, _ peers: inout UnansweredPeers) {
+        for connection in registry.snapshot() where peers.isGone(connection.id, connection.socket, now: now) {
+            connection.close(.reset)
+        }
+        peers.endRound()
+    }
+
     // MARK: Contexts
 
     func context() throws(SystemError) -> IOContext {

@@ -1,8 +1,8 @@
 import CompletionPorts
-import Glibc
 import Kernel
+import PrepostedAccepts
 
-/// The stage's server: the echo server of chapter 02, with contexts that live exactly long enough.
+/// The stage's server: an echo server whose contexts live exactly long enough, behind chapter 03's pool of accepts.
 ///
 /// Clients may leave whenever they like, by any way, while notices are being sent to them and the server itself closes
 /// some: in the end every counter is where it began.
@@ -13,7 +13,8 @@ public final class ContextServer: Sendable {
     public let table: ConnectionTable
     private let port: CompletionPort
     private let workers: WorkerGroup
-    private let acceptor: Acceptor
+    private let pool: AcceptPool
+    private let accepting: Guarded<AcceptPool?>
     private let clock: PeriodicTask?
 
     /// The server's limits and choices.
@@ -26,8 +27,8 @@ public final class ContextServer: Sendable {
         public var maximumConnections = 12_000
         /// Contexts that are kept for reuse.
         public var maximumFreeContexts = 1_024
-        /// Accepts that wait for clients.
-        public var pendingAccepts = 8
+        /// The pool of accepts.
+        public var accepts: AcceptPool.Options
         /// How long a client may be silent; nil for as long as it likes.
         public var idleLimit: Duration?
         /// Whether and how the system asks silent peers.
@@ -36,7 +37,11 @@ public final class ContextServer: Sendable {
         public var port = CompletionPort.Options()
 
         /// The defaults.
-        public init() {}
+        public init() {
+            accepts = AcceptPool.Options()
+            // A client need not say anything first.
+            accepts.receiveLength = 0
+        }
     }
 
     /// Starts to listen and to serve.
@@ -47,32 +52,56 @@ public final class ContextServer: Sendable {
         on address: Address = .loopback(), options: Options = Options(),
         closed: @escaping @Sendable (ConnectionID, CloseReason) -> Void = { _, _ in }
     ) throws(SystemError) {
+        guard options.accepts.receiveLength == 0 else {
+            throw SystemError.invalid("take a client's first bytes with its accept: here receives take them")
+        }
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
         self.port = port
+        // A connection's end frees a descriptor, which accepting may have waited for.
+        let accepting = Guarded<AcceptPool?>(nil)
         let table = ConnectionTable(
             port: port, maximumConnections: options.maximumConnections,
-            maximumFreeContexts: options.maximumFreeContexts, closed: closed)
+            maximumFreeContexts: options.maximumFreeContexts
+        ) { id, reason in
+            closed(id, reason)
+            accepting.locked { $0 }?.descriptorClosed()
+        }
         self.table = table
-        let acceptor = Acceptor(
-            listener: listener, port: port, table: table, keepAlive: options.keepAlive)
-        self.acceptor = acceptor
+        // What is set here once, every accepted socket inherits.
+        try listener.setNoDelay()
+        try options.keepAlive?.apply(to: listener)
         try port.associate(listener, key: 0)
-        workers = try WorkerGroup(options.workers, on: port) { packet, error in
-            if let accept = packet.operation as? Acceptance {
-                acceptor.accepted(accept, error)
-            } else {
-                table.handle(packet, error)
+        let pool = try AcceptPool(on: listener, options: options.accepts) { arrival in
+            // A client that is gone already has been noticed by its first receive.
+            _ = try? table.admit(arrival.client.socket)
+        }
+        self.pool = pool
+        self.accepting = accepting
+        let (idle, unanswered) = (options.idleLimit, options.keepAlive?.unanswered)
+        // What has a limit is found after it at the earliest, and two rounds later at the latest.
+        clock = try [idle, unanswered].compactMap(\.self).min().map { limit throws(SystemError) in
+            let peers = Guarded(unanswered.map(UnansweredPeers.init))
+            return try PeriodicTask("limits", every: limit / 4) { now in
+                if let idle { table.tick(now: now, idleLimit: idle) }
+                peers.locked { if $0 != nil { table.tick(now: now, &$0!) } }
             }
         }
-        // A silent client is found after the limit at the earliest, and a quarter of it later on a machine that is not
-        // slow.
-        clock = try options.idleLimit.map { limit throws(SystemError) in
-            try PeriodicTask("idle sweep", every: limit / 4) { now in table.tick(now: now, idleLimit: limit) }
+        workers = try WorkerGroup(options.workers, on: port) { packet, error in
+            if !table.handle(packet, error) { pool.handle(packet, error) }
         }
-        for _ in 0..<options.pendingAccepts { try acceptor.post(Acceptance()) }
+        do throws(SystemError) {
+            try pool.start()
+        } catch {
+            workers.stop()
+            throw error
+        }
+        accepting.locked { $0 = pool }
     }
+
+    /// What its pool of accepts has done so far.
+    public var accepts: AcceptPool.Counters { pool.counters }
 
     /// The interface that carries its operations out.
     public var driverKind: DriverKind { port.driverKind }
@@ -82,49 +111,11 @@ public final class ContextServer: Sendable {
     /// - Returns: false when a context was not released in time: then something is wrong, and the counters say what.
     @discardableResult
     public func stop() -> Bool {
-        acceptor.listener.close()
+        pool.stop()
         clock?.stop()
         let isClean = table.close()
         workers.stop()
+        accepting.locked { $0 = nil }
         return isClean
-    }
-}
-
-/// An accept, with the socket that it will fill and room for two addresses.
-private final class Acceptance: Overlapped, @unchecked Sendable {
-    var socket = Socket()
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * Address.capacity, alignment: 16)
-
-    deinit { memory.deallocate() }
-}
-
-/// Keeps accepts pending. (Chapter 03 does this properly; here a failed accept is posted again after a pause.)
-private struct Acceptor: Sendable {
-    let listener: Socket
-    let port: CompletionPort
-    let table: ConnectionTable
-    let keepAlive: KeepAlive?
-    /// Microseconds after a failed accept, such as for want of a descriptor.
-    private static let backOff: UInt32 = 20_000
-
-    func post(_ acceptance: Acceptance) throws(SystemError) {
-        acceptance.socket = Socket()
-        try listener.accept(acceptance, acceptance.socket, into: acceptance.memory, receiveLength: 0)
-    }
-
-    func accepted(_ acceptance: Acceptance, _ error: SystemError?) {
-        if let error {
-            // The listener was closed: this one is over.
-            if CloseReason(error) == .cancelled { return }
-            port.blocking { _ = usleep(Acceptor.backOff) }
-            try? post(acceptance)
-            return
-        }
-        let socket = acceptance.socket
-        try? post(acceptance)
-        // A client that is gone already will be noticed by its first receive.
-        try? socket.setNoDelay()
-        try? keepAlive?.apply(to: socket)
-        _ = try? table.admit(socket)
     }
 }

@@ -35,5 +35,6 @@ public enum Chapter04 {
         DeadPeerUnnoticed.pitfall,
         ProbeThatProvesNothing.pitfall,
         PauseJudgesTheInnocent.pitfall,
+        ClosedWindow.pitfall,
     ]
 }
