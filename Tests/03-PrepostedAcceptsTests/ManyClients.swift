@@ -55,21 +55,23 @@ enum ManyClients {
     private static func serve(
         _ caller: Caller, _ server: PrepostedServer, _ isServed: (Caller) throws -> Bool
     ) throws {
+        called += 1
         defer { caller.socket.close() }
         if (try? isServed(caller)) == true { return }
         calledAgain += 1
         let again = try Caller(to: server.address)
         defer { again.socket.close() }
         try #require(try again.isAnswered("hello"), "a client was not served twice in a row")
-        try #require(calledAgain <= 20, "clients that were not served")
+        // One in a hundred at most: without the care that `shrink` takes it would be every client of a burst's end.
+        try #require(calledAgain <= 20 + called / 100, "clients that were not served")
     }
 
     /// In this process, by the one thread that runs the load.
-    nonisolated(unsafe) private static var calledAgain = 0
+    nonisolated(unsafe) private static var (called, calledAgain) = (0, 0)
 
     /// Nobody is connected, and the pool is as large as in the beginning.
     private static func settle(_ server: PrepostedServer) throws {
-        let isSettled = eventually(within: .seconds(5)) {
+        let isSettled = eventually(within: Gate.patience * 3) {
             server.counters.connections == 0 && server.accepts.pending == 10
         }
         try #require(isSettled, "\(server.counters) \(server.accepts)")

@@ -46,10 +46,7 @@ public enum ClosedWindow {
             try dead.client.fallSilent()
             try connection.notify(Array("are you there?".utf8))
             let start = monotonicNanoseconds()
-            let peers = Guarded(UnansweredPeers(limit: limit))
-            let clock = try PeriodicTask("limits", every: limit / 8) { now in
-                peers.locked { table.tick(now: now, &$0) }
-            }
+            let clock = try slow.stand.lookForPeers(unanswered: limit)
             let isFound = slow.stand.turns { table.counters.announced > 0 }
             let taken = Duration.nanoseconds(Int64(monotonicNanoseconds() - start))
             // The slow one waits for twice the limit, and then reads.

@@ -59,6 +59,14 @@ final class Stand: Sendable {
         return true
     }
 
+    /// A clock whose rounds look for peers that answer nothing.
+    func lookForPeers(unanswered limit: Duration) throws(SystemError) -> PeriodicTask {
+        let (table, peers) = (table, Guarded(UnansweredPeers(limit: limit)))
+        return try PeriodicTask("limits", every: limit / 8) { now in
+            peers.locked { table.tick(now: now, &$0) }
+        }
+    }
+
     /// Closes every connection and handles what comes of it; says whether nothing is pending any more, and every end
     /// has been announced once.
     func finish() -> Bool {
