@@ -76,6 +76,43 @@ import Testing
         }
     }
 
+    @Test(
+        "I3.9: each pause is twice as long as the last, up to the longest; a client who gets in makes it short again",
+        arguments: DriverKind.permitted)
+    func backOff(driver: DriverKind) throws {
+        try inTime {
+            var choices = CompletionPort.Options()
+            choices.driver = driver
+            let port = try CompletionPort(concurrency: 1, options: choices)
+            let listener = try Socket.listener(on: .loopback())
+            try port.associate(listener, key: 0)
+            var options = AcceptPool.Options()
+            options.initial = 4
+            options.receiveLength = 0
+            options.backOff = .milliseconds(30)
+            options.longestBackOff = .milliseconds(200)
+            let pool = try AcceptPool(on: listener, options: options) { $0.client.socket.close() }
+            // Sockets that have a connection: each post with one of them is refused.
+            let used = try Pair.several(4)
+            for pair in used { pool.reuse(pair.server) }
+            let workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
+            let start = monotonicNanoseconds()
+            try pool.start()
+            #expect(eventually { pool.counters.pending == 4 })
+            let taken = monotonicNanoseconds() - start
+            #expect(pool.counters.refusedPosts == 4 && pool.counters.pauses >= 1)
+            // The fourth refusal pauses for the longest, and so does each of the three who follow one by one.
+            #expect(taken > 700_000_000, "four refusals were tried again after \(taken / 1_000_000) ms")
+            #expect(pool.nextPause == .milliseconds(200))
+            let caller = try Caller(to: listener.localAddress)
+            #expect(caller.isEnded())
+            #expect(pool.nextPause == .milliseconds(30))
+            pool.stop()
+            workers.stop()
+            withExtendedLifetime(used) {}
+        }
+    }
+
     @Test("I3.10: the next client gets the socket of one who has left", arguments: DriverKind.permitted)
     func reuse(driver: DriverKind) throws {
         try inTime {

@@ -53,6 +53,21 @@ struct Chapter04ContextsFixes {
         try await holds(PostAfterRelease.pitfall, driver)
     }
 
+    // I4.2
+    @Test("post-after-release: nothing is posted any more on a context that is closed, or released")
+    func enterTooLate() {
+        let closed = CountedContext()
+        #expect(closed.enter() && closed.close(.reset))
+        #expect(!closed.enter(), "a share of a closed context")
+        #expect(closed.shares.now == 2 && !closed.leave() && closed.leave())
+        let released = CountedContext()
+        #expect(released.leave())
+        #expect(!released.enter(), "a share of a released context")
+        #expect(released.shares.now == 0)
+        released.renew()
+        #expect(released.enter())
+    }
+
     // I4.3
     @Test(
         "completion-before-call-returns: everything is written before the post",

@@ -51,6 +51,18 @@ import Testing
         expectNone(checkDrawings(.here))
     }
 
+    @Test("chapter 05 prints the program of a reader's own package whole, and it has at most 40 lines")
+    func readersProgram() {
+        let path = ".ci/reader/Sources/Reader/main.swift"
+        let text = Project.here.files[path] ?? ""
+        let page = Markdown(Project.here.files["Tutorials/05-reordering.md"] ?? "")
+        let isPrinted = page.fences.contains {
+            $0.source == path && $0.body.joined(separator: "\n") + "\n" == text
+        }
+        #expect(isPrinted, "\(path) differs from what the chapter prints")
+        #expect(text.split(separator: "\n", omittingEmptySubsequences: false).count <= 41)
+    }
+
     private func expectNone(_ complaints: [String], at place: SourceLocation = #_sourceLocation) {
         for complaint in complaints { Issue.record(Comment(rawValue: complaint), sourceLocation: place) }
     }

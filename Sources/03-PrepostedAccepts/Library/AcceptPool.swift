@@ -43,7 +43,7 @@ public final class AcceptPool: @unchecked Sendable {
     /// At the last look: that number, and how many silent clients there were.
     var seenAtLastLook = (0, 0)
     private var lastTicket = 0
-    var backOff: Duration
+    private var backOff: Duration
     var retryAt = Deadline.never
     var nextLook: Deadline
     /// No silent client is ended before.
@@ -88,6 +88,9 @@ public final class AcceptPool: @unchecked Sendable {
             return now
         }
     }
+
+    /// How long the next pause will be. For tests.
+    package var nextPause: Duration { monitor.locked { backOff } }
 
     // MARK: Packets
 

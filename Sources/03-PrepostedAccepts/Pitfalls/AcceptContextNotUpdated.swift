@@ -1,3 +1,4 @@
+import CompletionPorts
 import Glibc
 import Kernel
 import PrepostedAccepts
@@ -30,10 +31,43 @@ public enum AcceptContextNotUpdated {
             }
         },
         fixed: { driver in
-            try farewell(driver) { (client, listener) throws(SystemError) in
+            let told = try farewell(driver) { (client, listener) throws(SystemError) in
                 try Farewell().dismiss(&client, from: listener)
             }
+            let isPoolsTold = try arrivesTold(driver)
+            return Observation(
+                happened: told.happened || !isPoolsTold,
+                lines: told.lines + [
+                    "a client that a pool hands over \(isPoolsTold ? "has been told" : "has not been told")"
+                ])
         })
+
+    /// Whether a client comes out of a pool with the step done: it knows its peer, and can be sent away.
+    private static func arrivesTold(_ driver: DriverKind) throws -> Bool {
+        var options = CompletionPort.Options()
+        options.driver = driver
+        let port = try CompletionPort(concurrency: 1, options: options)
+        let listener = try Socket.listener(on: .loopback())
+        try port.associate(listener, key: 0)
+        var limits = AcceptPool.Options()
+        limits.receiveLength = 0
+        let (came, dismissed) = (Gate(), Counter())
+        let pool = try AcceptPool(on: listener, options: limits) { arrival in
+            if (try? arrival.client.remoteAddress) != nil, (try? arrival.client.shutDownSending()) != nil {
+                dismissed.add()
+            }
+            came.open()
+        }
+        let workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
+        try pool.start()
+        let caller = try Caller(to: listener.localAddress)
+        came.pass()
+        let isTold = dismissed.value == 1 && caller.isEnded()
+        caller.socket.close()
+        pool.stop()
+        workers.stop()
+        return isTold
+    }
 
     private static func farewell(
         _ driver: DriverKind, dismiss: (inout AcceptedSocket, Socket) throws(SystemError) -> Void

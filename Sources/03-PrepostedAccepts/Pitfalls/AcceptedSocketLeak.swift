@@ -26,6 +26,17 @@ private final class HeldUpPool: @unchecked Sendable {
     let address: Address
     private let pool: AcceptPool
     private let workers: WorkerGroup
+    /// A server keeps those who got in: the pool alone can close who gets in too late.
+    private let kept: Kept
+
+    private final class Kept: @unchecked Sendable {
+        private let lock = Lock()
+        private var sockets: [Socket] = []  // under the lock
+
+        func keep(_ socket: Socket) { lock.locked { sockets.append(socket) } }
+
+        func close() { for socket in lock.locked({ sockets }) { socket.close() } }
+    }
 
     init(_ driver: DriverKind, accepts: Int) throws {
         var options = CompletionPort.Options()
@@ -37,11 +48,13 @@ private final class HeldUpPool: @unchecked Sendable {
         var limits = AcceptPool.Options()
         limits.receiveLength = 0
         limits.initial = accepts
-        let (isBusy, mayGoOn) = (isBusy, mayGoOn)
+        let (isBusy, mayGoOn, kept) = (isBusy, mayGoOn, Kept())
+        self.kept = kept
         let pool = try AcceptPool(on: listener, options: limits) { arrival in
+            let isFirst = !isBusy.isOpen
             isBusy.open()
             mayGoOn.pass()
-            arrival.client.socket.close()
+            if isFirst { arrival.client.socket.close() } else { kept.keep(arrival.client.socket) }
         }
         self.pool = pool
         workers = try WorkerGroup(1, on: port) { pool.handle($0, $1) }
@@ -59,6 +72,8 @@ private final class HeldUpPool: @unchecked Sendable {
         stopping.join()
         workers.stop()
     }
+
+    func close() { kept.close() }
 }
 
 /// An accept that completes during shutdown leaves its socket open.
@@ -81,6 +96,7 @@ public enum AcceptedSocketLeak {
         },
         fixed: { driver in
             let server = try HeldUpPool(driver, accepts: accepts)
+            defer { server.close() }
             return try lateClients(server.address, server.isBusy, start: server.start) {
                 server.stop()
                 return nil

@@ -35,7 +35,7 @@ public enum PhantomPendingAccept {
         slug: "phantom-pending-accept",
         title: "a post that failed is counted as pending, so nobody posts another one",
         broken: { driver in
-            let server = try Frame(driver, slots: 0) { _, _, _, _ in }
+            let server = try Frame(driver, slots: 0) { _, slot, _, _ in slot.socket.close() }
             let used = try UsedSockets(accepts)
             let count = BrokenPendingCount(server.listener)
             var left = used.sockets[...]

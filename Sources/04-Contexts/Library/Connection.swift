@@ -44,7 +44,7 @@ public final class Connection: @unchecked Sendable {
     public var closeReason: CloseReason? { lock.locked { reason } }
 
     /// This connection as a completion key: its address.
-    var key: UInt { UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque()) }
+    package var key: UInt { UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque()) }
 
     /// The connection that a packet's key is the address of. Valid as long as the packet's operation has not been let
     /// go: that operation holds the reference.

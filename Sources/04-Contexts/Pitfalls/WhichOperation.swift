@@ -28,13 +28,18 @@ public enum WhichOperation {
             }
         },
         fixed: { driver in
-            var received = 0
-            return try scenario(driver) { packet in
-                if let context = packet.operation as? IOContext, context.purpose == .receive {
-                    received += packet.bytes
+            var (received, sent) = (0, 0)
+            let seen = try scenario(driver) { packet in
+                switch (packet.operation as? IOContext)?.purpose {
+                case .receive: received += packet.bytes
+                case .reply: sent += packet.bytes
+                default: break
                 }
                 return received
             }
+            return Observation(
+                happened: seen.happened || sent != 5,
+                lines: seen.lines + ["bytes that it took for sent: \(sent)"])
         })
 
     /// A receive and a send under one key: 3 bytes come, 5 bytes go.
