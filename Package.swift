@@ -53,7 +53,8 @@ var targets: [Target] = [
     .target(name: "Stage", dependencies: foundation, swiftSettings: strict),
     .testTarget(name: "KernelTests", dependencies: foundation + ["Stage", "CKernel"], swiftSettings: strict),
     .testTarget(name: "TimelineTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
-    .testTarget(name: "StageTests", dependencies: foundation + ["Stage"], swiftSettings: strict),
+    .testTarget(
+        name: "StageTests", dependencies: foundation + ["Stage", "CKernel"], swiftSettings: strict),
     .testTarget(name: "BookTests", dependencies: ["Tour", "Stage"], swiftSettings: strict),
     // The tour runs the demonstrations as programs of their own; as dependencies they are built along with it.
     .executableTarget(

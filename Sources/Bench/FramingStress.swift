@@ -4,16 +4,11 @@ import FramingPitfalls
 import Kernel
 import Reordering
 import Stage
-import Synchronization
 
 /// Streams that something has happened to, in large numbers (chapter 06).
 enum FramingStress {
-    private static let nanoseconds = Atomic<Int>(10_000_000_000)
     static let streams = 1_000_000
     static let connections = 10_000
-
-    /// How long the fuzzing lasts.
-    static func setTime(_ seconds: Double) { nanoseconds.store(Int(seconds * 1e9), ordering: .relaxed) }
 
     /// A million streams through readers alone; then some thousand connections to a server on each driver.
     @Sendable static func run(_ terminal: Terminal) throws -> Bool {
@@ -32,8 +27,7 @@ enum FramingStress {
 
     /// Goes on for as long as it is told, with seeds that no run before had, and names them.
     @Sendable static func fuzz(_ terminal: Terminal) -> Bool {
-        let time = nanoseconds.load(ordering: .relaxed)
-        let deadline = Deadline.after(.nanoseconds(time))
+        let deadline = Deadline.after(Stress.time(unlessTold: .seconds(10)))
         let start = monotonicNanoseconds()
         let first = UInt64(start)
         let found = Guarded(MutatedStreams.Report())

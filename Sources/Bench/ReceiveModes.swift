@@ -71,8 +71,6 @@ enum ReceiveModes {
 
 /// Clients that rise and fall over the thresholds of the adaptive mode, for half a minute (chapter 07).
 enum Tide {
-    static let duration = Duration.seconds(30)
-
     static func run(_ terminal: Terminal) throws -> Bool {
         var holds = true
         for driver in DriverKind.permitted {
@@ -81,8 +79,7 @@ enum Tide {
             options.budgetPages = 128
             let server = try ThriftyServer(options: options)
             let report = TidalClients(to: server.address, threads: 4, each: 5...60, maximumMessage: 32_768)
-                .run(
-                    for: duration)
+                .run(for: Stress.time(unlessTold: .seconds(30)))
             let (counters, budget) = (server.counters, server.budget.counters)
             let isClean = server.stop()
             let changes = server.counters.changes

@@ -1,5 +1,6 @@
 import Kernel
 import Stage
+import Synchronization
 
 /// What is too heavy for the tests. Each has a verdict of its own.
 enum Stress {
@@ -14,6 +15,16 @@ enum Stress {
         ("adaptive", Tide.run),
         ("file-transfer", FileStress.run),
     ]
+
+    /// Those that run for a time.
+    private static let timed = ["fuzz-framing", "adaptive"]
+    private static let nanoseconds = Atomic<Int>(0)
+
+    /// How long a stress runs that runs for a time.
+    static func time(unlessTold standard: Duration) -> Duration {
+        let told = nanoseconds.load(ordering: .relaxed)
+        return told == 0 ? standard : .nanoseconds(told)
+    }
 
     /// Random operations on every driver, compared with the model, ten times with a seed each.
     @Sendable private static func model(_ terminal: Terminal) throws -> Bool {
@@ -31,13 +42,20 @@ enum Stress {
     }
 
     /// Runs one, or all, and returns the exit status.
-    static func run(_ name: String?, _ terminal: Terminal) -> Int32 {
+    /// - Parameter time: how long those run that end with their time; `nil` for their own.
+    static func run(_ name: String?, for time: Duration?, _ terminal: Terminal) -> Int32 {
         do { try IdleConnections.holdIfChild(name) } catch { refuse("bench: \(error)") }
         let chosen = all.filter { name == nil || $0.name == name }
         guard !chosen.isEmpty else {
             refuse(
                 "bench: there is no stress called \(name ?? ""); there are \(all.map(\.name).joined(separator: ", "))"
             )
+        }
+        if let time {
+            guard name.map(timed.contains) ?? true else {
+                refuse("bench: stress \(name!) ends when its work is done: leave --seconds out")
+            }
+            Stress.nanoseconds.store(Int(time / .nanoseconds(1)), ordering: .relaxed)
         }
         for stress in chosen {
             do {

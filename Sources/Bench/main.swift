@@ -34,15 +34,14 @@ let options = Options.ofThisProgram(
     Usage(
         "-c release bench", "measures the port, the servers on it, and what they are to be compared with",
         options: [rounds, .seconds, json, .plain], commands: parts, maximumArguments: 1))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 let part = options.words.first ?? "all"
 let perLoad = options.value(.seconds).flatMap(Double.init) ?? 1
 
 Resources.raiseDescriptorLimit()
 
 if part == "stress" {
-    if options.seconds != nil { FramingStress.setTime(perLoad) }
-    exit(Stress.run(options.words.dropFirst().first, terminal))
+    exit(Stress.run(options.words.dropFirst().first, for: options.seconds, terminal))
 }
 
 let connections = [1, 64, 1_000, 10_000].filter { ["all", "echo", "echo-\($0)"].contains(part) }
@@ -88,3 +87,4 @@ terminal.table(["what", "median", "is to be", ""], figures.ratioRows())
 if let path = options.value(json) {
     do { try writeFile(path, figures.json()) } catch { refuse("bench: \(error)") }
 }
+terminal.finish()

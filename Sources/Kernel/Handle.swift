@@ -137,7 +137,7 @@ open class Handle: @unchecked Sendable {
         operation.holder = Unmanaged.passRetained(self)
         if other != nil { operation.extras.other = other }
         if plan != nil { operation.extras.plan = plan }
-        Recorder.mark(.posted, operation.identity)
+        Recorder.posted(operation.identity, "\(kind)")
         // The lane owns this reference until the operation is complete.
         let reference = Unmanaged.passRetained(operation)
         let lane = state.lane(direction)

@@ -16,6 +16,24 @@ public final class Child {
         public let output: String
         /// What it wrote to its standard error output.
         public let errors: String
+
+        /// The line of its errors that says why it ended: of a program that was ended by an uncaught error or a failed
+        /// check, the message itself, and not what the runtime prints below it.
+        public var lastWords: String? {
+            let lines = errors.split(separator: "\n").map(String.init)
+            return lines.first { $0.contains("Fatal error: ") } ?? lines.last
+        }
+
+        /// How it ended, in a sentence: `ended with status 1: …`, `was ended by signal 4 (Illegal instruction): …`.
+        public var words: String {
+            let how =
+                timedOut
+                ? "did not end in time"
+                : status > 128
+                    ? "was ended by signal \(status - 128) (\(String(cString: strsignal(status - 128))))"
+                    : "ended with status \(status)"
+            return how + (lastWords.map { ": \($0)" } ?? "")
+        }
     }
 
     /// Of each of the two outputs this many bytes are kept; the rest is read and thrown away.
@@ -185,7 +203,7 @@ public final class Child {
         var signals = sigset_t()
         sigemptyset(&signals)
         posix_spawnattr_setsigmask(&attributes, &signals)
-        for signal in [SIGPIPE, SIGINT, SIGTERM] { sigaddset(&signals, signal) }
+        for signal in [SIGPIPE, SIGINT, SIGTERM, SIGHUP] { sigaddset(&signals, signal) }
         posix_spawnattr_setsigdefault(&attributes, &signals)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 

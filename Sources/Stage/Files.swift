@@ -10,15 +10,3 @@ public func writeFile(_ path: String, _ text: String) throws(SystemError) {
     let code = writeAll(descriptor, text)
     if code != 0 { throw SystemError(code, attempted: "write \(path)") }
 }
-
-/// Writes a text to a descriptor that blocks, with no regard to buffers of the C library.
-/// - Returns: the system's error number, or 0.
-func writeAll(_ descriptor: Int32, _ text: String) -> Int32 {
-    var rest = Array(text.utf8)[...]
-    while !rest.isEmpty {
-        let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-        if count < 0 && errno != EINTR { return errno }
-        rest = rest.dropFirst(max(count, 0))
-    }
-    return 0
-}

@@ -2,9 +2,10 @@ import CKernel
 import Glibc
 import Kernel
 
-/// Turns Ctrl-C (SIGINT) and SIGTERM into something that can be waited for, so that `--serve` can end in good order.
+/// Turns Ctrl-C (SIGINT), SIGTERM and the end of the terminal (SIGHUP) into something that can be waited for, so that
+/// `--serve` can end in good order.
 public struct Interrupt: Sendable {
-    /// Keeps both signals from ending the program. To be made before the program starts threads: they inherit it.
+    /// Keeps these signals from ending the program. To be made before the program starts threads: they inherit it.
     public init() {
         var signals = Interrupt.signals
         pthread_sigmask(SIG_BLOCK, &signals, nil)
@@ -35,6 +36,13 @@ public struct Interrupt: Sendable {
         sigemptyset(&set)
         sigaddset(&set, SIGINT)
         sigaddset(&set, SIGTERM)
+        // Under `nohup` it is ignored, and stays so: a blocked signal is kept for the one who waits for it, even then.
+        var present = sigaction()
+        sigaction(SIGHUP, nil, &present)
+        let isIgnored =
+            unsafeBitCast(present.__sigaction_handler.sa_handler, to: Int.self)
+            == unsafeBitCast(SIG_IGN, to: Int.self)
+        if !isIgnored { sigaddset(&set, SIGHUP) }
         return set
     }
 }

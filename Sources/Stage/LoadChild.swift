@@ -19,8 +19,8 @@ extension ClientLoad {
         if ending.timedOut { throw .child("load: the child process did not end within \(limit)") }
         let lastLine = ending.output.split(separator: "\n").last ?? ""
         if ending.status == 0, let report = Report(line: lastLine) { return report }
-        let words = ending.errors.split(separator: "\n").last.map(String.init)
-        throw .child(words ?? "load: the child process ended with \(ending.status) and said nothing")
+        throw .child(
+            ending.lastWords ?? "load: the child process ended with \(ending.status) and said nothing")
     }
 
     /// Whether a load belongs in a child process.
@@ -36,8 +36,7 @@ extension ClientLoad {
             _ = writeAll(STDOUT_FILENO, try load.run().line + "\n")
             exit(0)
         } catch {
-            _ = writeAll(STDERR_FILENO, "\(error)\n")
-            exit(1)
+            fail("\(error)")
         }
     }
 

@@ -38,14 +38,16 @@ public struct Usage: Sendable {
     var all: [Option] { options + (pitfalls.isEmpty ? [] : [.pitfall]) + [.help] }
 
     /// What `--help` prints.
-    public var text: String {
+    /// - Parameter columns: the width that it is wrapped to, at words.
+    public func text(columns: Int = 80) -> String {
         let rest = maximumArguments > 0 ? " [ARGUMENT …]" : ""
-        var text = "\(name): \(summary)\n\n"
+        var text = wrapped("\(name): \(summary)", to: columns) + "\n\n"
         text += "usage: swift run \(program)\(commands.isEmpty ? "" : " [COMMAND\(rest)]") [OPTION …]\n"
         let left = all.map { "--\($0.name)" + ($0.placeholder.isEmpty ? "" : " \($0.placeholder)") }
         let width = (left + commands.map(\.name) + pitfalls.map(\.slug)).map(\.count).max()! + 2
         func line(_ left: String, _ right: String) -> String {
-            "  " + left + String(repeating: " ", count: width - left.count) + right + "\n"
+            let front = "  " + left + String(repeating: " ", count: width - left.count)
+            return wrapped(front + right, to: columns, hanging: width + 2) + "\n"
         }
         if !commands.isEmpty { text += "\n" + commands.map { line($0.name, $0.help) }.joined() }
         text += "\n" + zip(left, all).map { line($0, $1.help) }.joined()
@@ -53,6 +55,13 @@ public struct Usage: Sendable {
             text += "\npitfalls:\n" + pitfalls.map { line($0.slug, $0.title) }.joined()
         }
         return text
+    }
+
+    /// Prints ``text(columns:)`` and ends the program.
+    public func print() -> Never {
+        let terminal = Terminal(plain: true, program: name)
+        terminal.print(text(columns: min(terminal.width ?? 80, 100)))
+        terminal.finish()
     }
 }
 
@@ -76,19 +85,16 @@ public struct Options: Sendable {
     /// Understands this program's command line. Prints the usage and ends with 0 if it says `--help`; prints one line
     /// and ends with 2 if something is wrong with it.
     ///
-    /// This comes first in every program, so it also prepares the process: SIGPIPE is ignored, and as many
-    /// descriptors are allowed as the system permits. A process that was started as the child of a ``ClientLoad``
-    /// becomes one here, and does not return.
+    /// This comes first in every program, so it also prepares the process: the standard streams are open, SIGPIPE is
+    /// ignored, and as many descriptors are allowed as the system permits. A process that was started as the child of a
+    /// ``ClientLoad`` becomes one here, and does not return.
     public static func ofThisProgram(_ usage: Usage) -> Options {
-        signal(SIGPIPE, SIG_IGN)
+        StandardStreams.prepare()
         Resources.raiseDescriptorLimit()
         ClientLoad.runIfChild()
         do {
             let options = try Options(Array(CommandLine.arguments.dropFirst()), usage)
-            if options.wantsHelp {
-                _ = writeAll(STDOUT_FILENO, usage.text)
-                exit(0)
-            }
+            if options.wantsHelp { usage.print() }
             return options
         } catch {
             refuse("\(usage.name): \(error)")
@@ -99,8 +105,14 @@ public struct Options: Sendable {
     public init(_ arguments: [String], _ usage: Usage) throws(BadUsage) {
         self.usage = usage
         var rest = arguments[...]
+        // Behind "--" every argument is a word, whatever it begins with: a file may be called "-x".
+        var areOptionsOver = false
         while let argument = rest.popFirst() {
-            if argument == "-h" {
+            if areOptionsOver {
+                try word(argument)
+            } else if argument == "--" {
+                areOptionsOver = true
+            } else if argument == "-h" {
                 wantsHelp = true
             } else if argument.hasPrefix("-") && argument != "-" {
                 try option(argument, &rest)
@@ -114,7 +126,9 @@ public struct Options: Sendable {
         let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
             String.init)
         guard let option = usage.all.first(where: { "--" + $0.name == parts[0] }) else {
-            throw BadUsage("unknown option \(printable(parts[0])); --help lists the options")
+            let isFile = usage.maximumArguments > 0 && access(argument, F_OK) == 0
+            let advice = isFile ? "for the file write -- in front of it" : "--help lists the options"
+            throw BadUsage("unknown option \(printable(parts[0])); \(advice)")
         }
         if option.placeholder.isEmpty {
             guard parts.count == 1 else { throw BadUsage("\(parts[0]) takes no value; leave \"=\" out") }
@@ -193,10 +207,4 @@ extension Options {
         }
         if let path = value(.trace) { try writeFile(path, recording.trace(process: usage.program)) }
     }
-}
-
-/// Prints one line to the standard error output and ends the program with 2: what was asked for cannot be done.
-public func refuse(_ line: String) -> Never {
-    _ = writeAll(STDERR_FILENO, line + "\n")
-    exit(2)
 }

@@ -29,3 +29,9 @@ public func readable(_ number: Int) -> String {
     }
     return (number < 0 ? "-" : "") + String(text.reversed())
 }
+
+/// A number with the word for what is counted: `1 client`, `1,000 clients`.
+/// - Parameter plural: the word for several, if it is not the first one with an *s*.
+public func counted(_ number: Int, _ word: String, _ plural: String? = nil) -> String {
+    "\(readable(number)) \(number == 1 ? word : plural ?? word + "s")"
+}

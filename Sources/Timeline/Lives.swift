@@ -43,12 +43,25 @@ extension Recording {
         }
     }
 
+    /// What each operation was posted as first, as far as it was posted during the recording.
+    private var firstKinds: [UInt: String] {
+        var kinds: [UInt: String] = [:]
+        for record in records {
+            if case .kind(let text) = record.what {
+                kinds[record.operation] = kinds[record.operation] ?? text
+            }
+        }
+        return kinds
+    }
+
     /// The lives of all operations, in the order of their first records.
     public var lives: [Life] {
         var lives: [Life] = []
         var open: [UInt: [Int]] = [:]  // lives that are not over, oldest first
         var labels: [UInt: String] = [:]
-        var unnamed: [UInt: String] = [:]
+        var unnamed: [UInt: String] = [:]  // by the kind of their first life, and a number
+        let kinds = firstKinds
+        var counts: [String: Int] = [:]
         var packets = 0
 
         func label(_ operation: UInt) -> String {
@@ -57,7 +70,9 @@ extension Recording {
                 packets += 1
                 return "packet \(packets)"
             }
-            let label = "#\(unnamed.count + 1)"
+            let kind = kinds[operation] ?? "operation"
+            counts[kind, default: 0] += 1
+            let label = "\(kind) \(counts[kind]!)"
             unnamed[operation] = label
             return label
         }
@@ -73,6 +88,7 @@ extension Recording {
             let operation = record.operation
             switch record.what {
             case .note: break
+            case .kind: break
             case .label(let text):
                 labels[operation] = text
                 if let life = open[operation]?.last, lives[life].last < .dequeued { lives[life].label = text }

@@ -40,7 +40,11 @@ struct Picture {
             let key = "\(life.operation) \(life.label)"
             let row = rowOf[key, default: rows.count]
             rowOf[key] = row
-            if row == rows.count { rows.append((life.label, [])) }
+            if row == rows.count {
+                // Two connections may each have a `read 3`: they are two rows, with two names.
+                let others = rows.count { $0.name == life.label || $0.name.hasPrefix(life.label + " (") }
+                rows.append((others == 0 ? life.label : "\(life.label) (\(others + 1))", []))
+            }
             rows[row].lives.append(index)
         }
         if rows.count > Self.maximumRows {

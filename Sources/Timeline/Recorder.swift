@@ -26,6 +26,16 @@ public enum Recorder {
         if isRecording { append(.moment(moment), operation) }
     }
 
+    /// Writes down that an operation was posted, here and now, and of what kind it is: an operation without a label is
+    /// called by its kind and a number, such as `receive 1`.
+    @inlinable @inline(__always)
+    public static func posted(_ operation: UInt, _ kind: @autoclosure () -> String) {
+        if isRecording {
+            append(.kind(kind()), operation)
+            append(.moment(.posted), operation)
+        }
+    }
+
     /// Writes down that the post was refused: nothing will come of it, and the operation's life ends here.
     @inlinable @inline(__always)
     public static func refused(_ operation: UInt) {

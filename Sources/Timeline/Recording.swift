@@ -23,6 +23,8 @@ public struct Recording: Sendable {
         case refused
         /// A remark in free words.
         case note(String)
+        /// What the operation does, such as `receive`: its name as long as it has no label.
+        case kind(String)
         /// From now on the operation is to be called this.
         case label(String)
     }

@@ -146,7 +146,7 @@ private struct Page {
     }
 
     mutating func say(_ words: String) {
-        text += String(harmless(words).prefix(gutter + width)) + "\n"
+        text += wrapped(harmless(words), to: gutter + width, hanging: 3) + "\n"
     }
 
     mutating func blank() { text += "\n" }

@@ -2,7 +2,8 @@ extension Recording {
     /// The recording as a Chrome trace event file (JSON), to be opened in Perfetto or `chrome://tracing`.
     ///
     /// Process 1 has a track for each thread, with what it handled and the notes that it wrote. Process 2 shows the
-    /// operations: a track holds one at a time, first posted, then pending, then queued.
+    /// operations: a track holds one at a time, first posted, then pending, then queued. A slice is called as its operation
+    /// is, with its phase, so that `receive 1` can be searched for.
     public func trace(process: String) -> String {
         var events = [
             metadata("process_name", process: 1, track: 0, name: process),
@@ -31,7 +32,9 @@ extension Recording {
             }
             ends[track!] = to
             for (phase, time) in outside {
-                events.append(interval(phase.name, phase, time, process: 2, track: track! + 1, life))
+                events.append(
+                    interval("\(life.label), \(phase.name)", phase, time, process: 2, track: track! + 1, life)
+                )
             }
         }
         for (record, text) in notes {

@@ -11,6 +11,7 @@ let usage = Usage(
     commands: Stop.all.map { (name: $0.number, help: "\($0.title): \($0.sight)") },
     maximumArguments: Stop.all.count)
 
+StandardStreams.prepare()
 /// The command line, with every name of a chapter turned into its number.
 let options: Options
 do {
@@ -18,16 +19,13 @@ do {
 } catch {
     refuse("tour: \(error)")
 }
-if options.wantsHelp {
-    print(usage.text, terminator: "")
-    exit(0)
-}
-let terminal = Terminal(plain: options.plain)
+if options.wantsHelp { usage.print() }
+let terminal = Terminal(options)
 if options.has(listOption) {
     for stop in Stop.all {
         terminal.say("\(stop.number) · \(stop.title): \(stop.sight)\n     swift run \(stop.product)")
     }
-    exit(0)
+    terminal.finish()
 }
 let limit = options.number(limitOption) ?? 60
 let stops = options.words.isEmpty ? Stop.all : options.words.map(Stop.called)
@@ -67,4 +65,5 @@ for stop in stops {
 }
 terminal.heading("the tour: \(stops.count - failures) of \(stops.count) held")
 for line in summary { terminal.say(line) }
-exit(failures == 0 ? 0 : 1)
+if failures > 0 { exit(1) }
+terminal.finish()

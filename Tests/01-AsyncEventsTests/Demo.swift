@@ -55,6 +55,45 @@ struct Chapter01AsyncEventsDemo {
         #expect(try one.size == 3_000_001)
     }
 
+    @Test(
+        "what is not the file that it says is refused in one line: a pipe, a device, a file without its size")
+    func notFiles() throws {
+        let (pipe, target) = (try Scratch(), try Scratch())
+        unlink(pipe.path)
+        try #require(mkfifo(pipe.path, 0o600) == 0)
+        for (source, words) in [
+            (pipe.path, "it is no regular file"), ("/dev/zero", "it is no regular file"),
+            ("/proc/version", "it says that it is empty and is not"),
+        ] {
+            for arguments in [["copy", source, target.path], ["read", source]] {
+                let program = try #require(Child.product("01-async-events"))
+                let ending = try Child.run(program, arguments, within: .seconds(20))
+                #expect(!ending.timedOut && ending.status == 1, "\(arguments) \(ending.words)")
+                #expect(ending.errors.contains(words) && isOneLine(ending.errors), "\(ending.errors)")
+            }
+        }
+    }
+
+    @Test("a file whose name looks like an option is copied behind --, and 80 columns are enough")
+    func names() throws {
+        let (source, target) = (try Scratch(size: 1_000), try Scratch())
+        let program = try #require(Child.product("01-async-events"))
+        let ending = try Child.run(
+            "/bin/sh",
+            [
+                "-c", "cd /tmp && cp \"$1\" ./-x-$$ && \"$0\" copy -- -x-$$ \"$2\"; rm -- -x-$$", program,
+                source.path, target.path,
+            ],
+            within: .seconds(30))
+        #expect(ending.errors.isEmpty && ending.output.hasPrefix("copied 1000 bytes"), "\(ending)")
+        #expect(try File(target.path).size == 1_000)
+        let narrow = try Child.run(
+            program, ["read", source.path], environment: ["COLUMNS": "80"], within: .seconds(60))
+        #expect(narrow.status == 0 && narrow.output.split(separator: "\n").allSatisfy { $0.count <= 80 })
+        let help = try Child.run(program, ["--help"], within: .seconds(20))
+        #expect(help.output.split(separator: "\n").allSatisfy { $0.count <= 80 }, "\(help.output)")
+    }
+
     @Test("what it does not understand is one line and exit status 2")
     func refusals() throws {
         for words in [

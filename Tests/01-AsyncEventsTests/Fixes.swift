@@ -101,4 +101,13 @@ struct Chapter01AsyncEventsFixes {
             #expect(!seen.happened, "\(seen.lines)")
         }
     }
+
+    @Test("closed-standard-descriptor: the copy is the source, and nothing else is in it")
+    func closedStandardDescriptor() throws {
+        let seen = try observe("closed-standard-descriptor", broken: false)
+        #expect(!seen.happened, "\(seen.lines)")
+        // It was made, and not refused.
+        #expect(seen.lines.first == "started with <&- >&-: the program ended with status 0", "\(seen.lines)")
+        #expect(seen.lines.last == "of 100,000 bytes 0 are not those of the source", "\(seen.lines)")
+    }
 }

@@ -92,6 +92,13 @@ struct Chapter01AsyncEventsPitfalls {
         #expect(seen.happened, "\(seen.lines)")
     }
 
+    @Test("closed-standard-descriptor: the message that the copy is made stands in the copy")
+    func closedStandardDescriptor() throws {
+        let seen = try observe("closed-standard-descriptor", broken: true)
+        #expect(seen.happened, "\(seen.lines)")
+        #expect(seen.lines[1] == "the target begins: \"copied 100000 bytes: well \"")
+    }
+
     @Test("wait-index-off-by-one: the request with the accepted number does not exist")
     func wrongIndexCrashes() async {
         await #expect(processExitsWith: .failure) {

@@ -130,6 +130,8 @@ struct Chapter08FileTransferExchange {
             mkfifo(stand.home.path(of: "pipe"), 0o600)
             try require(
                 failure { try connection.sendAndWait(stand.home.path(of: "pipe")) }?.failure == .cannotRead)
+            // It says that it is empty, and is not: chapter 01 refuses it, too.
+            try require(failure { try connection.sendAndWait("/proc/version") }?.failure == .cannotRead)
             let words = failure { throw TransferError(.aborted, "x") }
             try require(words?.description == "x: called off")
             try require(connection.sendAndWait(try stand.home.make("good", bytes: 50_000)).bytes == 50_000)

@@ -61,6 +61,24 @@ import Testing
         #expect(ending.status == 0 && ending.output.hasSuffix("bye\n"))
     }
 
+    @Test("the words of a child that ends by an error are found above what the runtime prints below them")
+    func lastWords() throws {
+        let ending = try shell(
+            """
+            echo 'main.swift:7: Fatal error: Error raised at top level: open x: No such file' >&2
+            echo '*** Signal 4: Backtracing' >&2; echo 'Backtrace took 0.1s' >&2; kill -ILL $$
+            """)
+        #expect(
+            ending.lastWords == "main.swift:7: Fatal error: Error raised at top level: open x: No such file")
+        #expect(
+            ending.words
+                == "was ended by signal 4 (Illegal instruction): main.swift:7: Fatal error: Error raised at top level: "
+                + "open x: No such file")
+        #expect(try shell("echo one >&2; echo two >&2; exit 3").words == "ended with status 3: two")
+        #expect(try shell("exit 0").words == "ended with status 0")
+        #expect(try shell("exec sleep 60", within: .milliseconds(50)).words == "did not end in time")
+    }
+
     @Test("what cannot be started says why")
     func missing() {
         let error = #expect(throws: SystemError.self) {

@@ -5,8 +5,8 @@ import Testing
 
 @Suite struct StageInterrupt {
     @Test(
-        "Ctrl-C and SIGTERM end a wait instead of the program; the next one ends the program",
-        arguments: [SIGINT, SIGTERM])
+        "Ctrl-C, SIGTERM and the terminal's end end a wait instead of the program; the next one ends the program",
+        arguments: [SIGINT, SIGTERM, SIGHUP])
     func waiting(signal: Int32) async {
         // The signals are sent to the waiting thread: the others of a testing process do not block them, as those of
         // a program that made its Interrupt first do.
@@ -26,6 +26,20 @@ import Testing
             pthread_kill(pthread_self(), signal)
             sleep(20)
             exit(0)
+        }
+    }
+}
+
+@Suite struct StageInterruptUnderNohup {
+    @Test("a SIGHUP that is ignored stays ignored")
+    func ignored() async {
+        await #expect(processExitsWith: .success) {
+            signal(SIGHUP, SIG_IGN)
+            let interrupt = Interrupt()
+            pthread_kill(pthread_self(), SIGHUP)
+            guard !interrupt.wait(within: .milliseconds(50)) else { exit(1) }
+            pthread_kill(pthread_self(), SIGTERM)
+            exit(interrupt.wait(within: .seconds(20)) ? 0 : 2)
         }
     }
 }

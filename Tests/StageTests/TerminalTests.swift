@@ -1,5 +1,5 @@
 import Kernel
-import Stage
+@testable import Stage
 import Testing
 import Timeline
 
@@ -47,6 +47,61 @@ final class Paper: Sendable {
                 none
 
                 """)
+    }
+
+    @Test("what is wider than the terminal is wrapped at words, under where it began")
+    func wrapping() {
+        let paper = Paper()
+        let terminal = paper.terminal(columns: 40)
+        terminal.say("  a line that is longer than the forty characters of this terminal")
+        terminal.claim("a claim that is longer than forty characters, too", holds: true)
+        terminal.heading("A heading that is longer than forty characters")
+        terminal.say("aWordThatIsLongerThanTheFortyCharactersOfThisTerminal stays whole")
+        terminal.say("one    two    three    columns    are  kept")
+        #expect(
+            paper.text == """
+                  a line that is longer than the forty
+                  characters of this terminal
+                ✓ a claim that is longer than forty
+                  characters, too
+
+                A heading that is longer than forty
+                characters
+                ───────────────────────────────────
+                aWordThatIsLongerThanTheFortyCharactersOfThisTerminal
+                stays whole
+                one    two    three    columns    are
+                kept
+
+                """)
+    }
+
+    @Test("a table that is wider than the terminal is wrapped inside its columns")
+    func narrowTable() {
+        let paper = Paper()
+        paper.terminal(columns: 40).table(
+            ["what there is to be seen", "threads at 1,000", "memory each"],
+            [["a server with a thread each", "1,003", "12.1 KiB"], ["one thread", "3", "0.1 KiB"]])
+        #expect(
+            paper.text == """
+                what there       threads at  memory each
+                is to be              1,000
+                seen
+                a server              1,003     12.1 KiB
+                with a
+                thread each
+                one thread                3      0.1 KiB
+
+                """)
+    }
+
+    @Test("colours need a terminal that understands them")
+    func colourless() {
+        #expect(Terminal.showsColours(isTerminal: true) { ["TERM": "xterm"][$0] })
+        #expect(Terminal.showsColours(isTerminal: true) { ["TERM": "xterm", "NO_COLOR": ""][$0] })
+        #expect(!Terminal.showsColours(isTerminal: true) { ["TERM": "dumb"][$0] })
+        #expect(!Terminal.showsColours(isTerminal: true) { ["TERM": "xterm", "NO_COLOR": "1"][$0] })
+        #expect(!Terminal.showsColours(isTerminal: false) { ["TERM": "xterm"][$0] })
     }
 
     @Test("a status line takes the place of the last one, and the terminal itself cuts it at its edge")
@@ -110,6 +165,8 @@ final class Paper: Sendable {
         #expect(readable(0.0) == "0.00" && readable(9.999) == "10.0" && readable(99.99) == "100")
         #expect(readable(-0.001) == "0.00" && readable(1.05) == "1.05" && readable(12_345.6) == "12,346")
         #expect(readable(0) == "0" && readable(-1_234_567) == "-1,234,567" && readable(999) == "999")
+        #expect(counted(1, "client") == "1 client" && counted(1_000, "client") == "1,000 clients")
+        #expect(counted(0, "copy", "copies") == "0 copies")
         #expect(readable(Int.min) == "-9,223,372,036,854,775,808")
     }
 

@@ -56,7 +56,7 @@ import Timeline
             ], lanes: [.init(name: "main", thread: 1)])
         #expect(recording.lives.map { $0[.handled] } == [.microseconds(60), nil])
         // One column for each microsecond: the second life is pending for ten, within the handling of the first.
-        let line = recording.drawing(columns: 110).split(separator: "\n")[2]
+        let line = recording.drawing(columns: 113).split(separator: "\n")[2]
         #expect(line.filter { $0 == "·" || $0 == "─" }.count == 10 + 10, "\(line)")
     }
 
@@ -71,10 +71,34 @@ import Timeline
                 record(60, 0, 2, .moment(.dequeued)), record(100, 0, 0, .note("end")),
             ], lanes: [.init(name: "main", thread: 1)])
         // One column for each microsecond.
-        let lines = recording.drawing(columns: 110).split(separator: "\n").map { $0.dropFirst(10) }
+        let lines = recording.drawing(columns: 113).split(separator: "\n").map { $0.dropFirst(13) }
         #expect(lines[2].filter { $0 == "▒" }.count == 20)
         #expect(lines[2].filter { $0 == "█" }.count == 20)
         #expect(lines[3].filter { $0 == "█" }.count == 40)
+    }
+
+    @Test("without a label an operation is called by its kind and a number, and two of one name are two rows")
+    func names() {
+        let recording = Recording(
+            records: [
+                record(0, 0, 1, .kind("receive")), record(0, 0, 1, .moment(.posted)),
+                record(1, 0, 2, .kind("accept")), record(1, 0, 2, .moment(.posted)),
+                record(2, 0, 3, .kind("receive")), record(2, 0, 3, .moment(.posted)),
+                record(3, 0, 4, .label("read 3")), record(3, 0, 4, .moment(.posted)),
+                record(4, 0, 5, .label("read 3")), record(4, 0, 5, .moment(.posted)),
+                // The same operation in its next life, and one of unknown kind.
+                record(5, 0, 1, .moment(.queued)), record(6, 0, 1, .moment(.dequeued)),
+                record(7, 0, 1, .moment(.handled)), record(8, 0, 1, .kind("send")),
+                record(8, 0, 1, .moment(.posted)), record(9, 0, 6, .moment(.posted)),
+            ], lanes: [.init(name: "main", thread: 1)])
+        #expect(
+            recording.lives.map(\.label) == [
+                "receive 1", "accept 1", "receive 2", "read 3", "read 3", "receive 1", "operation 1",
+            ])
+        let rows = recording.drawing(columns: 80).split(separator: "\n").dropFirst(2).prefix(6).map {
+            $0.prefix(11).split(separator: " ").joined(separator: " ")
+        }
+        #expect(rows == ["receive 1", "accept 1", "receive 2", "read 3", "read 3 (2)", "operation 1"])
     }
 
     @Test("packets without an operation are told apart in their order")

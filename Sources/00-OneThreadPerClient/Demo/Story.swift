@@ -41,8 +41,9 @@ struct Cost {
             let new = try (callers.count..<step).map { _ in try Caller(to: server.address) }
             for caller in new { try caller.say("?") }
             callers += new
-            // Who waits for a turn will not be answered; there is no need to wait long to see it.
-            let deadline = Deadline.after(kind == .turn ? .milliseconds(200) : .seconds(10))
+            // Who waits for a turn will not be answered; there is no need to wait long to see it. The first one will be.
+            let waitsForTurn = kind == .turn && answered > 0
+            let deadline = Deadline.after(waitsForTurn ? .milliseconds(200) : .seconds(10))
             for caller in new {
                 let left = Duration.nanoseconds(Int64(clamping: deadline.remaining))
                 if try caller.hear(1, within: left) == "?" { answered += 1 }
@@ -70,9 +71,9 @@ private func show(_ costs: [Cost], _ steps: [Int]) {
             [cost.kind.rawValue] + cost.figures.map { "\($0.threads)" }
                 + [kibibytes(cost.memoryEach(steps)), percent(cost.idle), "\(cost.answered)"]
         })
-    terminal.say(
-        "memory each: resident memory of the process that a client adds; a thread's stack within the")
-    terminal.say("system, 16 KiB more, is not in it. idle CPU: of one processor, while nobody says anything.")
+    terminal.explain(
+        "memory each: resident memory of the process that a client adds; a thread's stack within the system, 16 KiB more, "
+            + "is not in it. idle CPU: of one processor, while nobody says anything.")
     terminal.say()
     let cost = Dictionary(uniqueKeysWithValues: costs.map { ($0.kind, $0) })
     terminal.claim(

@@ -13,7 +13,10 @@ let clients = Option.number("clients", in: 2...4_000, "how many clients connect 
 let usage = Usage(
     "00-one-thread-per-client",
     "five servers of the same echo: what each of them costs while its clients are silent.",
-    options: [.serve, .address, clients, .driver, .svg, .trace, .plain],
+    options: [
+        .serve, .address, clients, .driver,
+        .output("svg", "write what the clients cost as a picture (curves)"), .trace, .plain,
+    ],
     commands: [
         ("thread", "with --serve: a thread for each client"),
         ("turn", "with --serve: one thread, one client after the other"),
@@ -23,7 +26,7 @@ let usage = Usage(
     ],
     pitfalls: Chapter00.pitfalls)
 let options = Options.ofThisProgram(usage)
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 do {
     if let slug = options.pitfall {

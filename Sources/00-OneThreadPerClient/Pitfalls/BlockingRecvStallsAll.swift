@@ -34,25 +34,47 @@ enum BlockingRecvStallsAll {
             server.listener.interrupt()
             thread.join()
         }
-        return try twoClients(
-            "one after the other", server.listener.localAddress,
-            // It would wait for ever if we let it.
-            patience: .milliseconds(300))
+        // It would wait for ever if we let it.
+        let answer = try twoClients(server.listener.localAddress, patience: .milliseconds(300))
+        return Observation(happened: answer == .afterTheSilentOne, lines: answer.lines("one after the other"))
     }
 
     static func fixed(_ driver: DriverKind) throws -> Observation {
-        let observations = try [ServerKind.thread, .polling, .readiness, .completion].map { kind in
+        let answers = try [ServerKind.thread, .polling, .readiness, .completion].map { kind in
             let server = try kind.start(driver: driver)
             defer { server.stop() }
-            return try twoClients(kind.rawValue, server.address, patience: .seconds(10))
+            return (kind, try twoClients(server.address, patience: .seconds(10)))
         }
+        // No answer at all is no cure, either.
         return Observation(
-            happened: observations.contains { $0.happened }, lines: observations.flatMap(\.lines))
+            happened: !answers.allSatisfy { $0.1.isPastTheSilentOne },
+            lines: answers.flatMap { $0.1.lines($0.0.rawValue) })
     }
 
-    private static func twoClients(
-        _ server: String, _ address: Address, patience: Duration
-    ) throws -> Observation {
+    /// When the client that asks is answered.
+    private enum Answer: Equatable {
+        case pastTheSilentOne(microseconds: UInt64)
+        /// Not before the silent one had hung up: nothing else changed, so that one was to blame.
+        case afterTheSilentOne
+        case never
+
+        var isPastTheSilentOne: Bool { if case .pastTheSilentOne = self { true } else { false } }
+
+        func lines(_ server: String) -> [String] {
+            switch self {
+            case .pastTheSilentOne(let microseconds):
+                ["\(server): the answer came after \(microseconds) µs, past a silent client"]
+            case .afterTheSilentOne:
+                [
+                    "\(server): no answer, with a silent client ahead",
+                    "the silent client hung up, and the answer came",
+                ]
+            case .never: ["\(server): no answer, neither past a silent client nor without it"]
+            }
+        }
+    }
+
+    private static func twoClients(_ address: Address, patience: Duration) throws -> Answer {
         let silent = try Caller(to: address)
         defer { silent.leave() }
         let talking = try Caller(to: address)
@@ -60,19 +82,9 @@ enum BlockingRecvStallsAll {
         let asked = monotonicNanoseconds()
         try talking.say("hello")
         if try talking.hear(5, within: patience) == "hello" {
-            let microseconds = (monotonicNanoseconds() - asked) / 1_000
-            return Observation(
-                happened: false,
-                lines: ["\(server): the answer came after \(microseconds) µs, past a silent client"])
+            return .pastTheSilentOne(microseconds: (monotonicNanoseconds() - asked) / 1_000)
         }
-        // That the silent one is to blame shows when it goes: nothing else changes.
         silent.leave()
-        let released = try talking.hear(5) == "hello"
-        return Observation(
-            happened: released,
-            lines: [
-                "\(server): no answer within \(patience), with a silent client ahead",
-                released ? "the silent client hung up, and the answer came" : "and none afterwards",
-            ])
+        return try talking.hear(5) == "hello" ? .afterTheSilentOne : .never
     }
 }

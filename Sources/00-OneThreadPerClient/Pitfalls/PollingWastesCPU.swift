@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 import OneThreadPerClient
 import Stage
@@ -62,7 +63,10 @@ enum PollingWastesCPU {
             // Answered once, so that the server has them all and has nothing left to do.
             for caller in callers {
                 try caller.say("?")
-                _ = try caller.hear(1)
+                guard try caller.hear(1) == "?" else {
+                    throw SystemError(
+                        ETIMEDOUT, attempted: "wait for the answer of the \(kind.rawValue) server")
+                }
             }
             let before = server.counters.emptyReceives
             let share = Idle.share(over: idleTime) { $0 < 0.01 }

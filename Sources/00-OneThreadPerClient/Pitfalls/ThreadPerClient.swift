@@ -79,7 +79,7 @@ public enum ThreadPerClient {
 
     private static func observation(of servers: [(name: String, threads: [Int])]) -> Observation {
         let lines = servers.map { server in
-            let counts = zip(steps, server.threads).map { "\($0) clients: \($1)" }
+            let counts = zip(steps, server.threads).map { "\(counted($0, "client")): \($1)" }
             return "threads of the process, \(server.name): " + counts.joined(separator: ", ")
         }
         let more = steps.last! - steps.first!

@@ -8,25 +8,20 @@ func copy(from source: String, to target: String) throws {
     let copy = try FileCopy(from: source, to: target)
     let start = monotonicNanoseconds()
     var shown = start
-    defer { if shown != start { put("\r\u{1b}[K") } }
+    defer { terminal.status(nil) }
     let bytes = try copy.run { done, total in
         let now = monotonicNanoseconds()
-        guard !terminal.plain, now - shown > 100_000_000 else { return }
+        guard now - shown > 100_000_000 else { return }
         shown = now
         let percent = done * 100 / max(total, 1)
-        put("\r\u{1b}[K\(percent)%  \(megabytes(done)) of \(megabytes(total)) MB")
+        terminal.status("\(percent) %  \(megabytes(done)) of \(megabytes(total)) MB")
     }
-    if shown != start { put("\r\u{1b}[K") }
+    terminal.status(nil)
     let elapsed = monotonicNanoseconds() - start
     terminal.say(
         "copied \(bytes) bytes in \(milliseconds(elapsed)) ms, \(rate(bytes, elapsed)) MB/s, with "
             + "\(FileCopy.standardInFlight) reads and \(FileCopy.standardInFlight) writes in flight")
     terminal.claim("the target is as long as the source", holds: try File(target).size == bytes)
-}
-
-/// Writes to the terminal at once, without ending the line.
-func put(_ text: String, on descriptor: Int32 = STDOUT_FILENO) {
-    _ = text.withCString { write(descriptor, $0, strlen($0)) }
 }
 
 /// Millions of bytes, with one digit behind the point.

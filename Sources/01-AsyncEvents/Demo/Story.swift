@@ -21,7 +21,7 @@ func tellStory() throws {
 
 /// Reads a file in several ways, and compares what came and how long it took.
 func measure(_ path: String, named name: String? = nil) throws {
-    let file = try File(path)
+    let file = try File.regular(path)
     let size = try file.size
     terminal.heading("Reading \(name ?? path): \(megabytes(size)) MB")
     terminal.say("driver: \(Driver.system.kind). Cold: the system's copy in memory was dropped before.")
@@ -124,7 +124,7 @@ private func generate(_ path: String) throws {
 /// whichever is through.
 func showLanes(_ path: String) throws {
     terminal.heading("Four reads in flight, drawn")
-    let file = try File(path)
+    let file = try File.regular(path)
     let blockSize = Int64(FileReader.standardBlockSize)
     let size = try file.size
     let start = max(0, size - 12 * blockSize)

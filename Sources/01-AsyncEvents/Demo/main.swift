@@ -3,6 +3,9 @@ import Glibc
 import Kernel
 import Stage
 
+// A pitfall that is about how a program is started is played by this program again.
+ClosedStandardDescriptor.playIfChild()
+
 let usage = Usage(
     "01-async-events",
     "reads a file with 1, 4 and 16 requests in flight, and copies one with four reads and four writes.",
@@ -13,7 +16,7 @@ let usage = Usage(
     ],
     maximumArguments: 2, pitfalls: Chapter01.pitfalls)
 let options = Options.ofThisProgram(usage)
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 // Handles without a port share one driver, which is made when it is first needed: this is before that.
 if let driver = options.value(.driver) { setenv("PORT_DRIVER", driver, 1) }
@@ -38,7 +41,6 @@ do {
         try tellStory()
     }
 } catch {
-    put("\(usage.program): \(error)\n", on: STDERR_FILENO)
-    exit(1)
+    fail("\(usage.program): \(error)")
 }
 terminal.finish()

@@ -23,7 +23,7 @@ public struct FileCopy {
         self.reads = reads
         self.writes = writes
         self.blockSize = blockSize
-        self.source = try FileError.system(File(source))
+        self.source = try File.regular(source)
         _ = try Blocks(of: self.source, blockSize: blockSize)
         var (one, other) = (stat(), stat())
         if fstat(self.source.descriptor, &one) == 0, stat(target, &other) == 0, one.st_dev == other.st_dev,

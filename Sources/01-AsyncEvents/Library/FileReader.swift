@@ -1,5 +1,19 @@
+import Glibc
 import Kernel
 import Timeline
+
+extension File {
+    /// Opens a file that has a size and offsets. Looks first: the other end of a pipe may never come, and opening one
+    /// waits for it.
+    /// - Throws: `notRegular` for a pipe, a terminal or a device; `failed`.
+    public static func regular(_ path: String) throws(FileError) -> File {
+        var status = stat()
+        if stat(path, &status) == 0, ![S_IFREG, S_IFDIR].contains(status.st_mode & S_IFMT) {
+            throw .notRegular(path: path)
+        }
+        return try FileError.system(File(path))
+    }
+}
 
 /// Reads a file with several requests in flight: while one block is being used, the next ones are on their way.
 public struct FileReader {

@@ -27,42 +27,84 @@ enum APCNeedsAlertableWait {
             ])
     }
 
+    /// The same thread, with the same plain wait; and then an alertable one. Once the read is through before that wait
+    /// begins, and once the receive completes while the thread is in it.
     static func fixed() throws -> Observation {
         let scratch = try Scratch(size: 64)
-        let file = try File(scratch.path)
-        let run = Run()
-        let thread = try Thread("alertable") {
-            run.own = Thread.currentID
-            let request = RoutineRequest()
-            let memory = Memory(64)
-            try? request.post(file.read(request, into: memory.bytes)) { request in
-                run.calls.add()
-                run.ranOn = Thread.currentID
-                run.bytes = request.bytes
-            }
-            run.early = run.calls.value
-            run.woken = APCQueue.sleep(until: .after(Gate.patience), alertable: true)
+        let (read, receive) = (try File(scratch.path), try Pair())
+        let (early, late) = (Run(), Run())
+        let reader = try Thread("reader") {
+            early.post { request, memory throws(SystemError) in try read.read(request, into: memory) }
+            _ = early.request.wait(until: .after(Gate.patience))
+            _ = APCQueue.sleep(until: .after(.milliseconds(20)), alertable: false)
+            early.waitAlertably()
         }
-        thread.join()
+        early.mayWait.pass()
+        let other = APCQueue.sleep(until: .now, alertable: true)
+        let before = early.calls.value
+        early.isAllowed.open()
+        let receiver = try Thread("receiver") {
+            late.post { request, memory throws(SystemError) in
+                try receive.server.receive(request, into: memory)
+            }
+            late.isAllowed.open()
+            late.waitAlertably()
+        }
+        late.mayWait.pass()
+        try receive.client.say("now")
+        reader.join()
+        receiver.join()
+        let isRight =
+            before == 0 && other == .timedOut && early.isRight(bytes: 64) && late.isRight(bytes: 3)
         return Observation(
-            happened: run.early != 0 || run.calls.value != 1 || run.ranOn != run.own || run.bytes != 64
-                || run.woken != .routinesRan,
+            happened: !isRight,
             lines: [
-                "after the call that posted: the routine has run \(run.early) times",
-                "after an alertable wait: \(run.calls.value) time, with \(run.bytes) bytes; the wait returned "
-                    + "\(run.woken.map { "\($0)" } ?? "nothing")",
-                "on the thread that posted: \(run.ranOn == run.own ? "yes" : "no")",
+                "after the call that posted, and after a plain wait: the routine has run \(before) times",
+                "another thread waited alertably meanwhile: \(other)",
+                "the read, through before the alertable wait: \(early.words)",
+                "the receive, complete during the alertable wait: \(late.words)",
             ])
     }
 
-    /// Written by the thread, read when it has ended.
+    /// One request with a routine. Written by its thread, read when that has ended.
     private final class Run: @unchecked Sendable {
-        var own: Int32 = 0
-        var ranOn: Int32 = 0
-        var bytes = 0
-        var early = -1
-        var woken: WaitResult?
+        let request = RoutineRequest()
         let calls = Counter()
+        /// The thread is about to wait alertably, and whether it may.
+        let mayWait = Gate()
+        let isAllowed = Gate()
+        private let memory = Memory(64)
+        private var own: Int32 = 0
+        private var ranOn: Int32 = 0
+        private var bytes = 0
+        private var woken: WaitResult?
+
+        func post(
+            _ start: (RoutineRequest, UnsafeMutableRawBufferPointer) throws(SystemError) -> Void
+        ) {
+            own = Thread.currentID
+            try? request.post(try start(request, memory.bytes)) { [self] request in
+                calls.add()
+                ranOn = Thread.currentID
+                bytes = request.bytes
+            }
+        }
+
+        func waitAlertably() {
+            mayWait.open()
+            isAllowed.pass()
+            woken = APCQueue.sleep(until: .after(Gate.patience), alertable: true)
+        }
+
+        func isRight(bytes wanted: Int) -> Bool {
+            calls.value == 1 && bytes == wanted && ranOn == own && woken == .routinesRan
+        }
+
+        var words: String {
+            "the routine ran \(calls.value) time, with \(counted(bytes, "byte")), on "
+                + (ranOn == own ? "its own thread" : "another thread")
+                + "; the wait returned \(woken.map { "\($0)" } ?? "nothing")"
+        }
     }
 }
 

@@ -15,5 +15,6 @@ public enum Chapter01 {
         EventPerRequestLimit.pitfall,
         EventOneWaiter.pitfall,
         APCStarvedByComputation.pitfall,
+        ClosedStandardDescriptor.pitfall,
     ]
 }

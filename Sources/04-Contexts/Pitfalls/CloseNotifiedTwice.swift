@@ -58,7 +58,8 @@ public enum CloseNotifiedTwice {
                 happened: !isThrough || ends != [.reset] || pending != 5,
                 lines: [
                     "\(pending) operations were pending behind \(plain) bytes, and the client reset the connection",
-                    "announced, although four threads closed it once more: \(ends.map(\.description))",
+                    "four threads closed it once more; announced \(ends.count) time: "
+                        + ends.map(\.description).joined(separator: ", "),
                 ])
         })
 }

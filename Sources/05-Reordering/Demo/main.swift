@@ -14,7 +14,7 @@ let options = Stage.Options.ofThisProgram(
             .serve, .address, .workers, .concurrency, reads, .driver, numbers, .svg, .trace, .plain,
         ],
         pitfalls: Chapter05.pitfalls))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 do {
     if options.serve != nil {
@@ -30,7 +30,6 @@ do {
         try showPendingReads(options, on: terminal)
     }
 } catch {
-    _ = "05-reordering: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
-    exit(1)
+    fail("05-reordering: \(error)")
 }
 terminal.finish()

@@ -45,7 +45,11 @@ struct Cuts {
             ("right", reader),
         ] {
             terminal.say(name)
-            terminal.say("  " + strip)
+            var rest = strip[...]
+            while !rest.isEmpty {
+                terminal.say("  " + rest.prefix(terminal.columns - 2))
+                rest = rest.dropFirst(terminal.columns - 2)
+            }
         }
         terminal.say()
         let places = stream.count - 1

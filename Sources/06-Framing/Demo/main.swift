@@ -13,7 +13,7 @@ let options = Stage.Options.ofThisProgram(
             .output("svg", "write the messages in their chunks as a picture"), .trace, .plain,
         ],
         pitfalls: Chapter06.pitfalls))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 do {
     if options.serve != nil {
@@ -33,7 +33,6 @@ do {
         try showAnswers(options, on: terminal)
     }
 } catch {
-    _ = "06-framing: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
-    exit(1)
+    fail("06-framing: \(error)")
 }
 terminal.finish()

@@ -18,7 +18,7 @@ let options = Stage.Options.ofThisProgram(
         "10,000 idle connections in three modes: the pages they lock, and what the busy ones pay.",
         options: [.serve, mode, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
         pitfalls: Chapter07.pitfalls))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 
 do {
     if options.serve != nil {
@@ -31,7 +31,6 @@ do {
         try drawChange(options, on: terminal)
     }
 } catch {
-    _ = "07-locked-memory: \(error)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
-    exit(1)
+    fail("07-locked-memory: \(error)")
 }
 terminal.finish()

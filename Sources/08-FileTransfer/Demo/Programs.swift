@@ -20,11 +20,6 @@ func parsedAddress(_ value: String) -> Address? {
     return Address(host, port: port)
 }
 
-/// One line on the standard error output.
-func complain(_ line: String) {
-    _ = "08-file-transfer: \(line)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
-}
-
 /// The choices of the command line.
 func transferOptions(_ options: Stage.Options, folder: String? = nil) -> TransferOptions {
     var choices = TransferOptions(folder: folder)
@@ -123,7 +118,7 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
             terminal.say(line(receipt))
         } catch {
             bar.clear()
-            complain("\(error)")
+            complain("08-file-transfer: \(error)")
             failures += 1
         }
     }

@@ -32,7 +32,7 @@ let options = Stage.Options.ofThisProgram(
             ("get", "get NAME … --from ADDRESS:PORT: fetch files from a server"),
         ],
         maximumArguments: 10_000, pitfalls: Chapter08.pitfalls))
-let terminal = Terminal(plain: options.plain)
+let terminal = Terminal(options)
 // With `ulimit -f`, a file that is too long is an error like any other, and not the end of the program.
 signal(SIGXFSZ, SIG_IGN)
 
@@ -50,7 +50,6 @@ do {
         try showSteps(options, on: terminal)
     }
 } catch {
-    complain("\(error)")
-    exit(1)
+    fail("08-file-transfer: \(error)")
 }
 terminal.finish()

@@ -47,6 +47,9 @@ final class OutgoingFile: @unchecked Sendable {
         defer { Glibc.close(look) }
         var status = stat()
         guard fstat(look, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { throw .cannotRead }
+        // Nothing may come behind its end. A file that the system makes up as it is read says that it is empty.
+        var byte: UInt8 = 0
+        guard pread(look, &byte, 1, status.st_size) == 0 else { throw .cannotRead }
         do throws(SystemError) {
             file = try File("/proc/self/fd/\(look)")
             size = UInt64(try file.size)
