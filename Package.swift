@@ -62,8 +62,8 @@ var targets: [Target] = [
         swiftSettings: strict),
     .executableTarget(
         name: "Bench",
-        // What chapter 06's tests feed its reader with, `bench stress` does for longer.
-        dependencies: foundation + ["Stage", "CKernel", "FramingPitfalls"]
+        // What chapter 02's tests explore and chapter 06's feed its reader with, `bench stress` does for longer.
+        dependencies: foundation + ["Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls"]
             + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),
 ]

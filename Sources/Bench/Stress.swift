@@ -6,6 +6,7 @@ import Synchronization
 enum Stress {
     static let all: [(name: String, run: @Sendable (Terminal) throws -> Bool)] = [
         ("model", model),
+        ("waiting", Waiting.run),
         ("teardown", Teardown.run),
         ("idle", IdleConnections.run),
         ("ordered-chunks", OrderedChunks.run),

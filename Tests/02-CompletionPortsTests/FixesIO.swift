@@ -83,6 +83,21 @@ import Testing
         try holds(PostedButNotSubmitted.pitfall.fixed, driver)
     }
 
+    @Test(
+        "sentinel-is-a-real-key: a group of workers takes no packet for its end, whatever is in it",
+        arguments: DriverKind.permitted)
+    func nothingEndsAWorker(driver: DriverKind) throws {
+        let port = try CompletionPort.on(driver)
+        let handled = Counter()
+        let group = try WorkerGroup(2, on: port) { _, _ in handled.add() }
+        // As empty as a packet can be, and as full; more of them than workers.
+        let keys: [UInt] = [0, 0, 0, .max, .max, .max, 1, 1, 1]
+        for key in keys { try port.post(bytes: key == .max ? -1 : 0, key: key) }
+        #expect(eventually { handled.value == keys.count })
+        #expect(eventually { port.workers.waiting == 2 })
+        group.stop()
+    }
+
     // What chapter 01 breaks and this chapter mends.
 
     @Test(

@@ -62,8 +62,9 @@ private struct BlockedWorker {
     let saysSo: Bool
     let driver: DriverKind
     static let packets = 5
-    /// How long the first handler stays blocked where nobody can do the rest.
-    static let patience = Duration.milliseconds(50)
+    /// How long the first handler stays blocked. Where another worker can do the rest, until it has: so however busy the
+    /// machine is, what is counted is what the port does.
+    private var patience: Duration { workers == 1 ? .milliseconds(50) : Gate.patience }
 
     func run() throws -> Outcome {
         var options = CompletionPort.Options()
@@ -97,10 +98,10 @@ private struct BlockedWorker {
         isBlocked.pass()
         let start = monotonicNanoseconds()
         for _ in 0..<BlockedWorker.packets { try port.post(key: Key.quick) }
-        if firstHandled.pass(within: BlockedWorker.patience) {
+        if firstHandled.pass(within: patience) {
             outcome.first = .nanoseconds(monotonicNanoseconds() - start)
         }
-        _ = eventually(within: BlockedWorker.patience) { quick.value == BlockedWorker.packets }
+        _ = eventually(within: patience) { quick.value == BlockedWorker.packets }
         outcome.handled = quick.value
         outcome.left = port.queuedPackets
         resume.open()

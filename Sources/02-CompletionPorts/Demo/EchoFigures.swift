@@ -7,7 +7,6 @@ import Timeline
 /// The echo server under a load of clients, on both drivers; and a few of its operations, one by one.
 func playEchoServer(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("An echo server on one port")
-    let duration = options.seconds ?? .milliseconds(400)
     let drivers = options.has(.driver) ? [options.driver] : DriverKind.permitted
     let cores = Kernel.Thread.processors
     var cases = [(clients: 64, workers: 1), (64, cores), (64, 2 * cores), (1_000, cores)]
@@ -26,7 +25,13 @@ func playEchoServer(_ options: Stage.Options, on terminal: Terminal) throws {
             choices.port.driver = driver
             choices.maximumConnections = max(choices.maximumConnections, clients)
             let server = try EchoServer(options: choices)
-            let load = ClientLoad(to: server.address, connections: clients, duration: duration)
+            // Without a time of the reader's: so many round trips, however long they take, so that every client has some.
+            var load = ClientLoad(to: server.address, connections: clients, duration: .seconds(60))
+            if let seconds = options.seconds {
+                load.duration = seconds
+            } else {
+                load.roundTripsEach = max(4, roundTrips / clients)
+            }
             let used = Resources.processTime
             let report = try load.belongsInChild ? load.runInChild() : load.run()
             var own = Resources.processTime - used
@@ -51,6 +56,9 @@ func playEchoServer(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.say()
     terminal.claim("every client was served, and every byte came back as it was sent", holds: isWhole)
 }
+
+/// As many in all, for each row of the table.
+private let roundTrips = 16_000
 
 private func microseconds(_ duration: Duration) -> String { "\(Int(duration / .microseconds(1)))" }
 

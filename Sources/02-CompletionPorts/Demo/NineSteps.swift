@@ -6,11 +6,11 @@ import Timeline
 
 /// Two workers at one port, nine steps: who waits, and who is given the next packet.
 ///
-/// The packets are those of three receives on one connection. Each byte that arrives completes one of them.
+/// The packets are those of three receives, each on a connection of its own and posted by neither worker: over io_uring
+/// the kernel finishes a receive in the thread that posted it, and would wake that one for it.
 final class NineSteps: @unchecked Sendable {
     private let port: CompletionPort
-    private let server: Socket
-    private let client: Socket
+    private let pairs: [Pair]
     private let receives: [Receive]
     private let monitor = Monitor()
     // Guarded by the monitor.
@@ -29,11 +29,8 @@ final class NineSteps: @unchecked Sendable {
         var options = CompletionPort.Options()
         options.driver = driver
         port = try CompletionPort(concurrency: 2, options: options)
-        let listener = try Socket.listener(on: .loopback())
-        try listener.setBlocking(true)
-        client = try Socket.connected(to: listener.localAddress)
-        server = try listener.acceptNow()!
-        receives = (1...3).map { _ in Receive() }
+        pairs = try Pair.several(3)
+        receives = pairs.map { _ in Receive() }
     }
 
     func play(on terminal: Terminal, saving options: Stage.Options) throws {
@@ -44,10 +41,10 @@ final class NineSteps: @unchecked Sendable {
         terminal.say()
 
         Recorder.start()
-        try port.associate(server, key: 7)
-        for (number, receive) in zip(1..., receives) {
-            Recorder.label(receive.identity, "packet \(number)")
-            try server.receive(receive, into: receive.memory)
+        for (index, receive) in receives.enumerated() {
+            Recorder.label(receive.identity, "packet \(index + 1)")
+            try port.associate(pairs[index].server, key: UInt(index))
+            try pairs[index].server.receive(receive, into: receive.memory)
         }
         var rows: [[String]] = []
         var holds = true
@@ -97,9 +94,9 @@ final class NineSteps: @unchecked Sendable {
     /// Long enough to be seen in the picture.
     private static let pause: UInt32 = 4_000
 
-    /// A byte arrives, and the oldest receive completes. Returns when a worker has its packet.
+    /// A byte arrives, and a receive completes. Returns when a worker has its packet.
     private func complete(_ number: Int) throws {
-        try [UInt8(number)].withUnsafeBytes { _ = try client.sendNow($0) }
+        try [UInt8(number)].withUnsafeBytes { _ = try pairs[number - 1].client.sendNow($0) }
         _ = eventually { monitor.locked { takers.count } == number }
     }
 

@@ -7,8 +7,8 @@ import Timeline
 /// Handles are associated with a port; when an operation on one of them completes, a packet comes into the queue,
 /// and a worker dequeues it. Packets leave in the order they came. Waiting workers are released last in, first out,
 /// and no more of them run at a time than the concurrency value says.
-/// (On io_uring a worker that waits in the driver is also woken for what it posted itself, and may take that packet
-/// although another began to wait later.)
+/// (Over io_uring the kernel finishes a request in the thread that posted it. If that one waits in the driver, its packet
+/// may come to it, or to the newest of the others there. I2.5)
 ///
 /// Every method may be called from any thread. Win32 counterpart: an I/O completion port.
 public final class CompletionPort: CompletionTarget, @unchecked Sendable {

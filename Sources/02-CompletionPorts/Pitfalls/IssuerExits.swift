@@ -85,6 +85,7 @@ public enum IssuerExits {
             return Observation(
                 happened: posted.value == 1 && answer == -ECANCELED,
                 lines: [
+                    "this half uses a bare ring, whatever the driver: over epoll no thread is tied to its requests",
                     "a thread submitted a receive and ended",
                     "the client spoke; the ring's answer: "
                         + (answer.map { $0 < 0 ? SystemError.text(-$0) : "\($0) bytes" } ?? "none"),
