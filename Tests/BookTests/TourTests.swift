@@ -15,7 +15,7 @@ import Testing
 
     @Test("it plays every chapter in order, passes --plain on and ends with 0") func plays() throws {
         let names = Project.here.manifest.compactMap(\.product)
-        let run = try tour(["--plain"], chapters: all("echo played $(basename $0) $*"))
+        let run = try tour(["--plain"], chapters: all("echo played $(basename \"$0\") $*"))
         #expect(run.status == 0, "\(run.output)")
         let played = run.output.lines.filter { $0.hasPrefix("played ") }
         #expect(played == names.map { "played \($0) --plain" })
@@ -24,7 +24,7 @@ import Testing
 
     @Test("one chapter is enough, by number or by name", arguments: ["2", "02", "02-completion-ports"])
     func one(name: String) throws {
-        let run = try tour([name], chapters: all("echo played $(basename $0) $*"))
+        let run = try tour([name], chapters: all("echo played $(basename \"$0\") $*"))
         #expect(run.status == 0)
         #expect(run.output.lines.filter { $0.hasPrefix("played ") } == ["played 02-completion-ports"])
     }
