@@ -168,8 +168,8 @@ extension Overlapped {
         _ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64
     ) {
         ck_sqe_fill(
-            entry, UInt8(IORING_OP_RECV.rawValue), descriptor, 0, buffer.baseAddress, UInt32(receiveArea), 0,
-            tag)
+            entry, UInt8(IORING_OP_RECV.rawValue), descriptor, 0, buffer.baseAddress,
+            UInt32(min(receiveArea, Attempt.longestRequest)), 0, tag)
     }
 
     final func concludeFirstData(_ answer: Int32) -> Attempt {

@@ -13,6 +13,9 @@ enum Attempt {
     /// The operation failed with the system's number.
     case failed(Int32)
 
+    /// Bytes that are asked for in one request: some calls take no more than 2 GiB less a page, some refuse more.
+    static let longestRequest = 1 << 30
+
     /// What a failed system call means for an operation that can be repeated.
     static func failure(_ code: Int32) -> Attempt {
         switch code {
@@ -62,8 +65,8 @@ extension Overlapped {
 
     /// What a ring's answer means. `isWanted`: nobody has asked for the operation to be cancelled.
     final func conclude(_ answer: Int32, _ descriptor: Int32, isWanted: Bool) -> Attempt {
-        // Interrupted, or cancelled though nobody asked: the kernel cancels what a thread posted when the thread
-        // ends, and a port must not. The same request is written again.
+        // Interrupted, or cancelled though nobody asked: some kernels cancel what a thread posted when the thread ends,
+        // others when the first bytes come after that, and a port must not. The same request is written again.
         if answer == -EINTR || answer == -EAGAIN || (answer == -ECANCELED && isWanted) {
             return .more
         }

@@ -43,6 +43,11 @@ public struct CircularQueue<Element>: ~Copyable {
         return element
     }
 
+    /// Whether an element of the queue is such a one. Takes as long as the queue.
+    public func contains(where isWanted: (borrowing Element) -> Bool) -> Bool {
+        (0..<held).contains { isWanted((storage + ((first + $0) & mask)).pointee) }
+    }
+
     @usableFromInline
     mutating func grow() {
         let larger = UnsafeMutablePointer<Element>.allocate(capacity: 2 * (mask + 1))

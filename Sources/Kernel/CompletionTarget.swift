@@ -8,6 +8,10 @@ open class CompletionTarget: @unchecked Sendable {
 
     /// Takes over completed operations. Called on any thread, with no lock of the kernel held.
     open func take(_ completed: inout CompletionList) {}
+
+    /// Whether packets with this key are here that nobody has taken out yet. Asked with the lock of a handle held, and
+    /// only by `Handle.reassociate`: to be answered without a call to the kernel.
+    open func holdsPackets(withKey key: UInt) -> Bool { false }
 }
 
 /// Operations that have completed and are on their way, in order. Each is owned by the list until it is taken.

@@ -39,12 +39,14 @@ extension Overlapped {
 
     /// Takes what still comes, until the end. It waits in the inward lane, behind the receives posted before it.
     final func attemptDrain(_ descriptor: Int32) -> Attempt {
-        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 16) { scratch in
-            let count = recv(descriptor, scratch.baseAddress, scratch.count, Int32(MSG_DONTWAIT))
-            if count > 0 { return .more }
-            // A connection that was reset has ended, too.
-            if count == 0 || errno == ECONNRESET { return .done(bytes: 0, drained: false) }
-            return .failure(errno)
-        }
+        // A stream's bytes are thrown away where they are, without a buffer.
+        let count = recv(descriptor, nil, Overlapped.drainPiece, Int32(MSG_DONTWAIT | MSG_TRUNC))
+        if count > 0 { return .more }
+        // A connection that was reset has ended, too.
+        if count == 0 || errno == ECONNRESET { return .done(bytes: 0, drained: false) }
+        return .failure(errno)
     }
+
+    /// Bytes that one step throws away, at most.
+    private static let drainPiece = 4 << 10
 }

@@ -1,5 +1,6 @@
 import CKernel
 import Glibc
+import Synchronization
 import Timeline
 
 /// Which of the system's interfaces carries operations out.
@@ -12,8 +13,9 @@ public enum DriverKind: String, CaseIterable, Sendable, CustomStringConvertible 
     /// The name that the system gives it.
     public var description: String { rawValue }
 
-    /// The kinds that this machine permits. Containers often forbid io_uring.
-    public static let permitted: [DriverKind] = Ring.isPermitted ? [.epoll, .ioUring] : [.epoll]
+    /// The kinds that work here. io_uring needs Linux 6.0, a system that permits it (containers often do not), and memory
+    /// that may be locked.
+    public static let permitted: [DriverKind] = Ring.obstacle == nil ? [.epoll, .ioUring] : [.epoll]
 
     /// What is used where nobody chooses: the environment's `PORT_DRIVER`, or epoll.
     public static let standard: DriverKind = {
@@ -30,8 +32,28 @@ public enum DriverKind: String, CaseIterable, Sendable, CustomStringConvertible 
         _ = text.withCString { Glibc.write(2, $0, strlen($0)) }
     }
 
-    /// Says once that io_uring was asked for and is not permitted.
-    fileprivate static let sayFallback: Void = complain("io_uring is not permitted here; epoll is used")
+    /// Says once that io_uring was asked for, and what is in its way.
+    fileprivate static func sayFallback(_ obstacle: SystemError) {
+        saidBefore.withLock { said in
+            if said.insert(obstacle.code).inserted { complain("\(words(for: obstacle)); epoll is used") }
+        }
+    }
+
+    private static let saidBefore = Mutex<Set<Int32>>([])
+
+    /// What keeps a ring from being made, as a reader can use it.
+    package static func words(for obstacle: SystemError) -> String {
+        switch obstacle.code {
+        case EPERM, EACCES: return "io_uring is not permitted here"
+        case ENOSYS, EINVAL, EOPNOTSUPP: return "io_uring needs Linux 6.0 or later, built with it"
+        case ENOMEM:
+            var limit = rlimit()
+            getrlimit(__rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue), &limit)
+            let room = "`ulimit -l` is \(limit.rlim_cur / 1024) KiB for all of a user's rings"
+            return "io_uring has no memory to lock: \(room)"
+        default: return "io_uring cannot be used: \(obstacle)"
+        }
+    }
 }
 
 /// When a ring hands requests to the kernel.
@@ -55,6 +77,15 @@ public class Driver: @unchecked Sendable {
     /// Whether operations can be started before the descriptor is known to be ready.
     final let startsBlindly: Bool
 
+    // Walks that were interrupted, see Interruption.swift.
+    final let interruption = Lock()
+    final var interrupted = CircularQueue<(StatePointer, Direction)>()  // under `interruption`
+    final let hasInterrupted = Atomic<Bool>(false)
+    // The time when nobody polls any more, see Caretaker.swift.
+    final let isRetired = Atomic<Bool>(false)
+    final let retirement = Lock()
+    final var hasCaretaker = false  // under `retirement`
+
     init(kind: DriverKind) {
         self.kind = kind
         startsBlindly = kind == .ioUring
@@ -62,7 +93,7 @@ public class Driver: @unchecked Sendable {
 
     deinit { helpers.end() }
 
-    /// Makes a driver of a kind, or an epoll driver where io_uring is not permitted, and says so once.
+    /// Makes a driver of a kind, or an epoll driver where no ring can be made, and says once why.
     ///
     /// - Parameter waiters: How many threads will ever wait in it at once.
     public static func make(
@@ -71,11 +102,18 @@ public class Driver: @unchecked Sendable {
         switch kind ?? .standard {
         case .epoll: return try EpollDriver()
         case .ioUring:
-            guard Ring.isPermitted else {
-                DriverKind.sayFallback
+            if let obstacle = Ring.obstacle {
+                DriverKind.sayFallback(obstacle)
                 return try EpollDriver()
             }
-            return try URingDriver(waiters: waiters, submission: submission)
+            do throws(SystemError) {
+                return try URingDriver(waiters: waiters, submission: submission)
+            } catch {
+                // The first rings of a user may have taken all the memory that there is for them.
+                guard error.code == ENOMEM else { throw error }
+                DriverKind.sayFallback(error)
+                return try EpollDriver()
+            }
         }
     }
 
@@ -116,8 +154,15 @@ public class Driver: @unchecked Sendable {
     /// count as one: who is woken for something looks whether there is more, and wakes the next.
     public func wake() {}
 
-    /// Nobody will poll this driver any more; what is still under way in it comes to its end all the same.
-    public func retire() {}
+    /// Nobody will poll this driver any more; what is still under way in it comes to its end all the same, and so does
+    /// what is posted from now on.
+    public func retire() {
+        isRetired.store(true, ordering: .sequentiallyConsistent)
+        takeCare()
+    }
+
+    /// Whether somebody has to be there who takes what completes.
+    var hasWork: Bool { false }
 
     /// Under the state's lock: gets to know a handle, if it has a descriptor and is not known.
     func attach(_ state: StatePointer) throws(SystemError) {
@@ -157,7 +202,7 @@ public class Driver: @unchecked Sendable {
         if state.pointee.kind == .file {
             return beginFile(operation, state, lane, &completed)
         }
-        guard !lane.pointee.busy, lane.pointee.ready || startsBlindly else {
+        guard !lane.pointee.busy, !lane.pointee.isInterrupted, lane.pointee.ready || startsBlindly else {
             state.unlock()
             return 0
         }
@@ -207,9 +252,9 @@ public class Driver: @unchecked Sendable {
     final func drive(
         _ first: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ descriptor: Int32,
         outcome known: Attempt? = nil, refusable: Bool = false, onHelper: Bool = false,
-        _ completed: inout CompletionList
+        limit: Int = Walk.stepsAtMost, _ completed: inout CompletionList
     ) -> Int32 {
-        var walk = Walk(known: known, refusable: refusable, onHelper: onHelper)
+        var walk = Walk(known: known, refusable: refusable, onHelper: onHelper, limit: limit)
         // Lent, not counted: the lane owns its operations, and the lane is this thread's.
         var head: Unmanaged? = Unmanaged.passUnretained(first)
         while let operation = head {
@@ -218,23 +263,6 @@ public class Driver: @unchecked Sendable {
             }
         }
         return walk.refusal
-    }
-
-    /// How far a walk along a lane has come.
-    private struct Walk {
-        /// What came of the first operation, if somebody else has carried it out.
-        var known: Attempt?
-        /// Whether the first operation can still be refused, since its poster has not been told anything.
-        var refusable: Bool
-        let onHelper: Bool
-        var isFirst = true
-        /// Steps of transmits that were made.
-        var steps = 0
-        var refusal: Int32 = 0
-
-        /// As many are made by a thread that has others to serve: head, a piece of the file, tail. The rest of a longer one,
-        /// or the next ones, are a helper's.
-        static let stepsAtMost = 3
     }
 
     /// One step of the operation at the head. Returns the operation that the walk goes on with: this one or the next;
@@ -251,7 +279,7 @@ public class Driver: @unchecked Sendable {
             // It may complete on another thread from here on: what this lane has completed goes first.
             if !walk.isFirst, startsBlindly || operation.operation == .transmit { completed.deliver() }
             if operation.operation == .transmit, !walk.onHelper,
-                walk.steps >= Walk.stepsAtMost || !operation.isNextPieceInMemory
+                walk.pieces >= Walk.piecesAtMost || !operation.isNextPieceInMemory
             {
                 helpers.run(operation, self)
                 return nil
@@ -260,17 +288,25 @@ public class Driver: @unchecked Sendable {
                 if !walk.isFirst, postpone(operation, state, lane) { return nil }
                 if carry(operation, state, lane) { return nil }
             }
-            if operation.operation == .transmit { walk.steps += 1 }
+            if operation.operation == .transmit { walk.pieces += 1 }
             outcome = operation.attempt(descriptor)
         }
         var moved: Handle?
         switch outcome {
         case .more:
             walk.refusable = false
+            #if DEBUG
+                Between.pass(.twoSteps, operation)
+            #endif
             // Between two steps nobody but this thread has the operation: a cancel or a close can only have left
             // its wish here, and the descriptor may be gone.
             state.lock()
             guard operation.cancelRequested else {
+                walk.steps += 1
+                if walk.steps >= Walk.stepsAtMost {
+                    interrupt(.passUnretained(operation), state, lane, walk)
+                    return nil
+                }
                 state.unlock()
                 return Unmanaged.passUnretained(operation)
             }
@@ -309,18 +345,44 @@ public class Driver: @unchecked Sendable {
         // The lock is held, and the head has left the lane.
         walk.refusable = false
         walk.isFirst = false
-        var next = lane.pointee.pending.head
-        // It may have moved meanwhile, to a driver that does not tell again what can be started now.
-        if next != nil, lane.pointee.ready || (state.pointee.driver ?? self).startsBlindly {
-            lane.pointee.ready = false
-        } else {
-            next = nil
+        guard let next = lane.pointee.pending.head else {
             lane.pointee.busy = false
             state.closeIfWanted()
+            state.unlock()
+            if let moved { goOn(moved, &completed) }
+            return nil
         }
-        state.unlock()
+        return goOn(to: next, state, lane, &walk, moved, &completed)
+    }
+
+    /// Under the lock, and returns without it: whether the walk goes on with the next operation of the lane.
+    private final func goOn(
+        to next: Unmanaged<Overlapped>, _ state: StatePointer, _ lane: LanePointer, _ walk: inout Walk,
+        _ moved: Handle?, _ completed: inout CompletionList
+    ) -> Unmanaged<Overlapped>? {
+        // The handle may have another driver meanwhile: then the next operation is to wait there.
+        let home = state.pointee.driver ?? self
+        walk.steps += 1
+        guard lane.pointee.ready || home.startsBlindly else {
+            lane.pointee.busy = false
+            state.closeIfWanted()
+            state.unlock()
+            if let moved { goOn(moved, &completed) }
+            return nil
+        }
+        if home !== self {
+            lane.pointee.busy = false
+            home.tryHead(state, lane, &completed)
+        } else if walk.steps >= walk.limit {
+            interrupt(next, state, lane, walk)
+        } else {
+            lane.pointee.ready = false
+            state.unlock()
+            if let moved { goOn(moved, &completed) }
+            return next
+        }
         if let moved { goOn(moved, &completed) }
-        return next
+        return nil
     }
 
     /// The same for a file. Reads do not wait for one another. Writes that a helper carries out do: the system lets one
@@ -332,10 +394,13 @@ public class Driver: @unchecked Sendable {
         let lane = state.lane(first.operation == .write ? .outward : .inward)
         var known = known
         var head: Unmanaged? = Unmanaged.passUnretained(first)
-        while let operation = head {
+        for _ in 0..<Walk.stepsAtMost {
+            guard let operation = head else { return }
             head = operation._withUnsafeGuaranteedRef { stepFile($0, state, lane, known.take(), &completed) }
             if head != nil { completed.deliver() }
         }
+        // Other files' operations may wait for a helper.
+        head?._withUnsafeGuaranteedRef { helpers.run($0, self) }
     }
 
     /// One operation of a file. Returns the write that is to be carried out next.
@@ -406,6 +471,9 @@ public class Driver: @unchecked Sendable {
             // The new connection is locked first: everywhere, a connection before its listener. The lane is this
             // thread's meanwhile.
             state.unlock()
+            #if DEBUG
+                Between.pass(.clientAndAdoption, operation)
+            #endif
             let accepted = socket.state
             accepted.lock()
             state.lock()
@@ -416,9 +484,15 @@ public class Driver: @unchecked Sendable {
                 complete(operation, state, lane, bytes: 0, code: ECANCELED, &completed)
                 return nil
             }
-            guard operation.wantsFirstData else { break }
+            guard operation.wantsFirstData else {
+                if accepted.pointee.target != nil { try? accepted.pointee.driver?.attach(accepted) }
+                break
+            }
             operation.phase = 1
-            accepted.pointee.driver = accepted.pointee.driver ?? state.pointee.driver
+            // It waits where its listener's operations wait: the socket's own port, if it has one, may be busy with
+            // something else.
+            socket.home = accepted.pointee.driver
+            accepted.pointee.driver = state.pointee.driver
             do throws(SystemError) {
                 try accepted.pointee.driver?.attach(accepted)
             } catch {
@@ -453,14 +527,23 @@ public class Driver: @unchecked Sendable {
     /// The second half of an operation, in the inward lane of its connection.
     private final func goOn(_ connection: Handle, _ completed: inout CompletionList) {
         let state = connection.state
+        #if DEBUG
+            state.locked { $0.lane(.inward).pointee.pending.head }?._withUnsafeGuaranteedRef {
+                Between.pass(.clientAndFirstData, $0)
+            }
+        #endif
         state.lock()
         let driver = state.pointee.driver ?? self
         driver.tryHead(state, state.lane(.inward), &completed)
     }
 
     /// Under the lock, and returns without it: attempts the head of a lane that is not being driven.
-    final func tryHead(_ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList) {
-        guard !lane.pointee.busy, lane.pointee.ready || startsBlindly, let head = lane.pointee.pending.head
+    final func tryHead(
+        _ state: StatePointer, _ lane: LanePointer, limit: Int = Walk.stepsAtMost,
+        _ completed: inout CompletionList
+    ) {
+        guard !lane.pointee.busy, !lane.pointee.isInterrupted, lane.pointee.ready || startsBlindly,
+            let head = lane.pointee.pending.head
         else {
             return state.unlock()
         }
@@ -468,6 +551,6 @@ public class Driver: @unchecked Sendable {
         lane.pointee.ready = false
         let descriptor = state.pointee.descriptor
         state.unlock()
-        head._withUnsafeGuaranteedRef { _ = drive($0, state, lane, descriptor, &completed) }
+        head._withUnsafeGuaranteedRef { _ = drive($0, state, lane, descriptor, limit: limit, &completed) }
     }
 }

@@ -1,5 +1,6 @@
 import CKernel
 import Glibc
+import Synchronization
 
 /// Turns readiness into completion.
 ///
@@ -9,6 +10,8 @@ import Glibc
 final class EpollDriver: Driver, @unchecked Sendable {
     private let poller: Poller
     private let alarm: Int32
+    /// Handles that are known here: something can be pending on each of them.
+    private let registered = Atomic<Int>(0)
 
     /// Notices taken in one wait. So many operations are carried out before the first is handled: with more of them,
     /// what the kernel knows of the first connection has left the processor's cache when its handler sends.
@@ -34,15 +37,23 @@ final class EpollDriver: Driver, @unchecked Sendable {
             return
         }
         try poller.add(
-            state.pointee.descriptor, [.readable, .writable, .ended, .onChange],
+            state.pointee.descriptor, [.readable, .urgent, .writable, .ended, .onChange],
             token: UInt64(UInt(bitPattern: state)))
         state.pointee.registered = true
+        registered.add(1, ordering: .sequentiallyConsistent)
+        if isRetired.load(ordering: .sequentiallyConsistent) { takeCare() }
     }
 
     override func detach(_ state: StatePointer) {
+        guard state.pointee.registered else { return }
         poller.remove(state.pointee.descriptor)
         state.pointee.registered = false
+        let left = registered.subtract(1, ordering: .sequentiallyConsistent).newValue
+        // The caretaker has nothing more to wait for.
+        if left == 0, isRetired.load(ordering: .sequentiallyConsistent) { wake() }
     }
+
+    override var hasWork: Bool { registered.load(ordering: .sequentiallyConsistent) > 0 }
 
     override func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
         if lane.pointee.ready {
@@ -72,6 +83,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
                     let state = StatePointer(bitPattern: UInt(event.data.u64))!
                     notice(.init(rawValue: event.events), state, &completed)
                 }
+                resumeInterrupted(&completed)
             } while !isWoken && completed.isEmpty && !completed.hasDelivered && !deadline.hasPassed
         }
     }
@@ -106,7 +118,8 @@ final class EpollDriver: Driver, @unchecked Sendable {
         let lane = state.lane(.inward)
         if !readiness.isDisjoint(with: .anythingInward) {
             lane.pointee.ready = true
-            if !readiness.isDisjoint(with: .theEnd) { lane.pointee.ended = true }
+            // The end, or an urgent byte: an attempt that gets less than it asked for has not got everything.
+            if !readiness.isDisjoint(with: .moreThanBytes) { lane.pointee.ended = true }
         }
         tryHead(state, lane, &completed)
     }

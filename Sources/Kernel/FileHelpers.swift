@@ -40,6 +40,9 @@ final class FileHelpers: @unchecked Sendable {
         var completed = CompletionList()
         operation._withUnsafeGuaranteedRef { operation in
             driver._withUnsafeGuaranteedRef { driver in
+                #if DEBUG
+                    Between.pass(.queueAndHelper, operation)
+                #endif
                 guard let state = operation.handle?.state else { return }
                 if state.pointee.kind == .file {
                     driver.driveFile(operation, state, &completed)

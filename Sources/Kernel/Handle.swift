@@ -83,9 +83,14 @@ open class Handle: @unchecked Sendable {
             guard state.pointee.target == nil else {
                 throw SystemError(EINVAL, attempted: "associate a handle that belongs to a port already")
             }
-            // A file whose operations somebody has in hand stays with him: they need no notices, and report to the
-            // target wherever they are.
-            if state.pointee.kind != .file || state.isIdle { try state.move(to: driver) }
+            if state.isAwaitingFirstData {
+                // The accept is its listener's, and stays in that driver.
+                (self as? Socket)?.home = driver
+            } else if state.pointee.kind != .file || state.isIdle {
+                // A file whose operations somebody has in hand stays with him: they need no notices, and report to the
+                // target wherever they are.
+                try state.move(to: driver)
+            }
             state.pointee.target = target
             state.pointee.key = key
         }
@@ -94,7 +99,11 @@ open class Handle: @unchecked Sendable {
         var completed = CompletionList()
         for direction in [Direction.inward, .outward] {
             state.lock()
-            driver.tryHead(state, state.lane(direction), &completed)
+            if state.pointee.driver === driver {
+                driver.tryHead(state, state.lane(direction), &completed)
+            } else {
+                state.unlock()
+            }
         }
         completed.deliver()
     }
@@ -199,9 +208,11 @@ open class Handle: @unchecked Sendable {
                 state.unlock()
             } else {
                 lane.pointee.ready = true
+                lane.pointee.isInterrupted = false
                 // The other side's end may have come, too: until an attempt finds nothing.
                 lane.pointee.ended = true
-                driver.tryHead(state, lane, &completed)
+                // All that are pending, however many.
+                driver.tryHead(state, lane, limit: .max, &completed)
             }
         }
         attending?.takeAnswers(&completed)
@@ -282,12 +293,18 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     }
 
     /// Under the lock: whether nothing is pending.
-    fileprivate var isIdle: Bool {
+    var isIdle: Bool {
         lane(.inward).pointee.pending.head == nil && lane(.outward).pointee.pending.head == nil
     }
 
+    /// Under the lock: whether this is the connection of an accept that waits for first data.
+    fileprivate var isAwaitingFirstData: Bool {
+        pointee.kind == .socket
+            && lane(.inward).pointee.pending.head?._withUnsafeGuaranteedRef { $0.operation } == .accept
+    }
+
     /// Under the lock: operations are this driver's from now on. When it cannot take the handle, they stay where they are.
-    fileprivate func move(to driver: Driver) throws(SystemError) {
+    func move(to driver: Driver) throws(SystemError) {
         let former = pointee.driver
         if pointee.registered, former !== driver { former?.detach(self) }
         do throws(SystemError) {
@@ -297,6 +314,8 @@ extension UnsafeMutablePointer where Pointee == HandleState {
             throw error
         }
         pointee.driver = driver
+        // What the former driver was about to go on with, this one starts.
+        lanes { $0.pointee.isInterrupted = false }
     }
 
     /// Whether a thread is, or will soon be, inside a system call with this descriptor. What is in a ring does
@@ -366,6 +385,7 @@ extension Overlapped {
         if isElsewhere {
             home.lock()
             handle!.awaitingFirstData[ObjectIdentifier(self)] = nil
+            (rare?.other as? Socket)?.comeHome()
         }
         key = home.pointee.key
         destination = home.pointee.target.map(Unmanaged.passUnretained)

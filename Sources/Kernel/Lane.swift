@@ -11,8 +11,11 @@ struct Lane {
     var busy = false
     /// The descriptor may be usable: an attempt is worth while. Set by notices, used up by attempts.
     var ready = false
-    /// The other side has ended or failed: there is something to be had until an attempt finds nothing.
+    /// The other side has ended or failed, or has sent an urgent byte: there may be something to be had until an attempt
+    /// finds nothing.
     var ended = false
+    /// A walk along this lane was interrupted, for others' sake, and is about to go on.
+    var isInterrupted = false
 }
 
 /// Pending operations in posting order, linked through themselves. Each is owned by the queue.

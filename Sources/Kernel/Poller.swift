@@ -28,9 +28,12 @@ public struct Poller: ~Copyable, @unchecked Sendable {
         public static let ended = Readiness(rawValue: EPOLLRDHUP.rawValue | EPOLLHUP.rawValue)
         /// The connection has failed.
         public static let failed = Readiness(rawValue: EPOLLERR.rawValue)
+        /// The other side has sent an urgent byte (`MSG_OOB`), and what came before it has not all been taken: a receive
+        /// stops there, however much there is behind it.
+        public static let urgent = Readiness(rawValue: EPOLLPRI.rawValue)
         // Written out: a list in brackets would be an array on the heap, where nothing optimises it away.
-        static let theEnd = Readiness(rawValue: ended.rawValue | failed.rawValue)
-        static let anythingInward = Readiness(rawValue: readable.rawValue | theEnd.rawValue)
+        static let moreThanBytes = Readiness(rawValue: ended.rawValue | failed.rawValue | urgent.rawValue)
+        static let anythingInward = Readiness(rawValue: readable.rawValue | moreThanBytes.rawValue)
         /// Tell only of changes, not for as long as it is so.
         public static let onChange = Readiness(rawValue: EPOLLET.rawValue)
     }

@@ -45,9 +45,13 @@ extension File {
 
 extension Overlapped {
     final func attemptRead(_ descriptor: Int32) -> Attempt {
-        let count = pread(descriptor, buffer.baseAddress, buffer.count, Int(offset))
-        return count < 0 ? .failure(errno) : finishedRead(count)
+        let count = pread(
+            descriptor, buffer.baseAddress.map { $0 + progress }, nextPiece, Int(offset) &+ progress)
+        return count < 0 ? .failure(errno) : haveRead(count)
     }
+
+    /// What one request of a read or write asks for.
+    private final var nextPiece: Int { min(buffer.count - progress, Attempt.longestRequest) }
 
     /// The read, if the system has all of it in its memory: then it takes no longer than a copy. Nil: nothing is known,
     /// and the read may have to wait for the disk.
@@ -59,22 +63,26 @@ extension Overlapped {
 
     final func prepareRead(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {
         ck_sqe_fill(
-            entry, UInt8(IORING_OP_READ.rawValue), descriptor, UInt64(offset), buffer.baseAddress,
-            UInt32(clamping: buffer.count), 0, tag)
+            entry, UInt8(IORING_OP_READ.rawValue), descriptor, UInt64(offset) + UInt64(progress),
+            buffer.baseAddress.map { $0 + progress }, UInt32(nextPiece), 0, tag)
     }
 
     final func concludeRead(_ answer: Int32) -> Attempt {
-        answer < 0 ? .failed(-answer) : finishedRead(Int(answer))
+        answer < 0 ? .failed(-answer) : haveRead(Int(answer))
     }
 
-    private final func finishedRead(_ count: Int) -> Attempt {
-        count == 0 && buffer.count > 0 ? .failed(SystemError.endOfFile) : .done(bytes: count, drained: false)
+    private final func haveRead(_ count: Int) -> Attempt {
+        let isAllThereIs = count < nextPiece
+        progress += count
+        if progress == 0, buffer.count > 0 { return .failed(SystemError.endOfFile) }
+        return isAllThereIs || progress == buffer.count ? .done(bytes: progress, drained: false) : .more
     }
 
     final func attemptWrite(_ descriptor: Int32) -> Attempt {
         let left = buffer.count - progress
         if left == 0 { return .done(bytes: progress, drained: false) }
-        let count = pwrite(descriptor, buffer.baseAddress! + progress, left, Int(offset) + progress)
+        let count = pwrite(
+            descriptor, buffer.baseAddress! + progress, nextPiece, Int(offset) &+ progress)
         return count < 0 ? .failure(errno) : wrote(count)
     }
 
@@ -100,7 +108,7 @@ extension Overlapped {
     final func prepareWrite(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {
         ck_sqe_fill(
             entry, UInt8(IORING_OP_WRITE.rawValue), descriptor, UInt64(offset) + UInt64(progress),
-            buffer.baseAddress.map { $0 + progress }, UInt32(clamping: buffer.count - progress), 0, tag)
+            buffer.baseAddress.map { $0 + progress }, UInt32(nextPiece), 0, tag)
     }
 
     final func concludeWrite(_ answer: Int32) -> Attempt {

@@ -49,15 +49,15 @@ extension Overlapped {
         } else {
             ck_sqe_fill(
                 entry, UInt8(IORING_OP_RECV.rawValue), descriptor, 0, buffer.baseAddress,
-                UInt32(clamping: buffer.count), 0, tag)
+                UInt32(min(buffer.count, Attempt.longestRequest)), 0, tag)
         }
     }
 
     final func concludeReceive(_ answer: Int32, _ descriptor: Int32) -> Attempt {
         if answer < 0 { return .failed(-answer) }
         if buffer.count > 0 { return .done(bytes: Int(answer), drained: false) }
-        // A poll also answers for an error: a look tells which, unless the socket has been closed meanwhile.
-        if descriptor >= 0, case .failed(let code) = attemptNotice(descriptor) { return .failed(code) }
-        return .done(bytes: 0, drained: false)
+        // A poll also answers for an error, and for an urgent byte with nothing behind it: a look tells which, unless the
+        // socket has been closed meanwhile.
+        return descriptor >= 0 ? attemptNotice(descriptor) : .done(bytes: 0, drained: false)
     }
 }

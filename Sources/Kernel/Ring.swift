@@ -35,7 +35,7 @@ final class Ring: @unchecked Sendable {
 
     init(entries wanted: UInt32 = submissionEntries) throws(SystemError) {
         var parameters = io_uring_params()
-        // SUBMIT_ALL: one bad request does not hold back those behind it.
+        // SUBMIT_ALL (Linux 5.18): one bad request does not hold back those behind it.
         parameters.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL
         parameters.cq_entries = max(Ring.completionEntries, 2 * wanted)
         let descriptor = try check("create a ring") { ck_io_uring_setup(wanted, &parameters) }
@@ -50,12 +50,16 @@ final class Ring: @unchecked Sendable {
                 nil, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, descriptor, off_t(offset))
             return address == MAP_FAILED ? nil : address
         }
-        guard parameters.features & needed == needed,
-            let base = map(size, Int64(IORING_OFF_SQ_RING)),
-            let entryBase = map(entrySize, Int64(IORING_OFF_SQES))
-        else {
+        guard parameters.features & needed == needed else {
             Glibc.close(descriptor)
             throw SystemError(ENOSYS, attempted: "use this kernel's io_uring")
+        }
+        guard let base = map(size, Int64(IORING_OFF_SQ_RING)),
+            let entryBase = map(entrySize, Int64(IORING_OFF_SQES))
+        else {
+            let error = SystemError.last("map a ring")
+            Glibc.close(descriptor)
+            throw error
         }
         memory = UnsafeMutableRawBufferPointer(start: base, count: size)
         entryMemory = UnsafeMutableRawBufferPointer(start: entryBase, count: entrySize)
@@ -79,11 +83,17 @@ final class Ring: @unchecked Sendable {
         Glibc.close(descriptor)
     }
 
-    /// Whether a ring with everything that the driver needs can be made here.
-    static let isPermitted: Bool = {
-        guard let ring = try? Ring(entries: 1) else { return false }
-        // Cancelling a request that does not exist tells whether the kernel knows the call (Linux 6.0).
-        return ck_io_uring_cancel(ring.descriptor, 1) == 0 || errno == ENOENT
+    /// Why no ring with everything that the driver needs can be made here; nil when one can. Of the same size as the
+    /// driver's, since the kernel charges its memory to `RLIMIT_MEMLOCK`: not from Linux 5.12 on, and from 6.14 on again.
+    static let obstacle: SystemError? = {
+        do throws(SystemError) {
+            let ring = try Ring()
+            // Cancelling a request that does not exist tells whether the kernel knows the call (Linux 6.0).
+            if ck_io_uring_cancel(ring.descriptor, 1) == 0 || errno == ENOENT { return nil }
+            return SystemError.last("cancel a request of a ring")
+        } catch {
+            return error
+        }
     }()
 
     /// Writes one request. It starts when it is submitted.

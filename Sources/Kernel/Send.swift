@@ -37,7 +37,8 @@ extension Overlapped {
         // MSG_WAITALL: the kernel goes on after a short send by itself.
         ck_sqe_fill(
             entry, UInt8(IORING_OP_SEND.rawValue), descriptor, 0, buffer.baseAddress.map { $0 + progress },
-            UInt32(clamping: buffer.count - progress), UInt32(MSG_NOSIGNAL | MSG_WAITALL), tag)
+            UInt32(min(buffer.count - progress, Attempt.longestRequest)),
+            UInt32(MSG_NOSIGNAL | MSG_WAITALL), tag)
     }
 
     final func concludeSend(_ answer: Int32) -> Attempt {

@@ -189,8 +189,18 @@ public final class Socket: Handle, @unchecked Sendable {
         state.pointee.connected = true
         claimant = nil
         connectedSince = monotonicNanoseconds()
-        if state.pointee.target != nil { try? state.pointee.driver?.attach(state) }
         return true
+    }
+
+    /// The driver of this socket's own port, while an accept waits here for first data in its listener's driver. Guarded
+    /// by this socket's lock.
+    var home: Driver?
+
+    /// Under this socket's lock: an accept has its first data, or will not get any.
+    func comeHome() {
+        guard let driver = home.take() else { return }
+        // One that cannot take it leaves the connection where it is: its operations complete all the same.
+        try? state.move(to: driver)
     }
 
     private var connectedSince: UInt64 = 0

@@ -14,13 +14,10 @@ final class URingDriver: Driver, @unchecked Sendable {
     private let poller: Poller?
     /// Threads that sleep in the kernel, or are about to.
     private let sleepers = Atomic<Int>(0)
-    private let isRetired = Atomic<Bool>(false)
     private let postponement = Lock()
     /// Handles whose next receive is to be put into the ring. One that has been started meanwhile does not matter.
     private var postponed = CircularQueue<StatePointer>(capacity: 256)  // under `postponement`
     private var werePassedOver = false  // under `postponement`
-    private let retirement = Lock()
-    private var hasCaretaker = false  // under `retirement`
 
     /// Answers taken at a time. A kilobyte of them lies on the stack; more would be allocated at every wait.
     private static let answersPerWait = 64
@@ -48,13 +45,22 @@ final class URingDriver: Driver, @unchecked Sendable {
     override func cancel(_ operation: Overlapped) -> Bool { ring.cancel(UInt64(operation.identity)) }
 
     override func carry(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
-        guard operation.isRingOperation else { return false }
+        guard operation.isRingOperation, !isForHelpers(operation, state) else { return false }
+        #if DEBUG
+            Between.pass(.postAndRing, operation)
+        #endif
         state.lock()
         // Under the lock: who closes this handle sees either that the request is in the ring, or that it is not yet.
         let isWanted = put(operation, state)
         state.unlock()
         if isWanted { submitIfWanted() }
         return isWanted
+    }
+
+    /// Whoever waits for an event does not ask the port meanwhile, and perhaps nobody else does: then a file's operation is
+    /// a helper's, which tells by itself. (What has no port has a thread that takes the answers.)
+    private func isForHelpers(_ operation: Overlapped, _ state: StatePointer) -> Bool {
+        state.pointee.kind == .file && operation.event != nil && self !== Driver.system
     }
 
     override func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
@@ -134,6 +140,7 @@ final class URingDriver: Driver, @unchecked Sendable {
             if !hasAnswers { wait(until: deadline) }
             sleepers.subtract(1, ordering: .relaxed)
             let isWoken = reap(&completed)
+            resumeInterrupted(&completed)
             if isWoken || !completed.isEmpty || completed.hasDelivered || deadline.hasPassed { return }
         }
     }
@@ -222,33 +229,10 @@ final class URingDriver: Driver, @unchecked Sendable {
 
     /// Requests that are in the ring own memory until they are answered: somebody has to take the answers.
     override func retire() {
-        isRetired.store(true, ordering: .relaxed)
+        isRetired.store(true, ordering: .sequentiallyConsistent)
         startPostponed(behindAnswers: false)
         takeCare()
     }
 
-    private func takeCare() {
-        let isNeeded = retirement.locked {
-            guard !hasCaretaker, ring.hasRequests else { return false }
-            hasCaretaker = true
-            return true
-        }
-        guard isNeeded else { return }
-        let thread = try? Thread("retired ring") { [self] in
-            while true {
-                var completed = CompletionList()
-                collect(until: .after(URingDriver.caretakersRound), &completed)
-                completed.deliver()
-                let isDone = retirement.locked {
-                    if !ring.hasRequests { hasCaretaker = false }
-                    return !hasCaretaker
-                }
-                if isDone { return }
-            }
-        }
-        if thread == nil { retirement.locked { hasCaretaker = false } }
-    }
-
-    /// A worker on its way out may take the last answer: so the caretaker looks up from time to time.
-    private static let caretakersRound = Duration.seconds(1)
+    override var hasWork: Bool { ring.hasRequests || hasInterrupted.load(ordering: .relaxed) }
 }

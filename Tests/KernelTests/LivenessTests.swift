@@ -155,6 +155,39 @@ extension Driver {
         }
     }
 
+    @Test("what is in a ring's way is said as it is")
+    func obstacles() {
+        func words(_ code: Int32) -> String {
+            DriverKind.words(for: SystemError(code, attempted: "create a ring"))
+        }
+        #expect(words(EPERM) == "io_uring is not permitted here" && words(EACCES) == words(EPERM))
+        #expect(words(ENOSYS).contains("Linux 6.0") && words(EINVAL) == words(ENOSYS))
+        #expect(words(ENOMEM).contains("memory to lock") && words(ENOMEM).contains("ulimit -l"))
+        #expect(words(EMFILE).contains("create a ring"))
+    }
+
+    @Test(
+        "where a user's memory for rings is used up, the next driver is epoll's, and the program goes on",
+        .enabled(if: getuid() == 0, "only root can become somebody without rights here"))
+    func noMemoryForRings() async {
+        await #expect(processExitsWith: .success) {
+            // Before the first ring is asked for; one of them fits, or none, and never 16.
+            var limit = rlimit(rlim_cur: 192 << 10, rlim_max: 192 << 10)
+            setrlimit(__rlimit_resource_t(__RLIMIT_MEMLOCK.rawValue), &limit)
+            guard setgid(65_533) == 0, setuid(65_533) == 0 else { return }
+            var kinds: [DriverKind] = []
+            var drivers: [Driver] = []
+            for _ in 0..<16 {
+                let driver = try Driver.make(.ioUring)
+                kinds.append(driver.kind)
+                drivers.append(driver)
+            }
+            // Kernels from 5.12 to 6.13 charge nothing for a ring.
+            if kinds.allSatisfy({ $0 == .ioUring }) { return }
+            precondition(kinds.last == .epoll && kinds.drop { $0 == .ioUring }.allSatisfy { $0 == .epoll })
+        }
+    }
+
     @Test(
         "without descriptors: an error each, and it goes on when there are some",
         arguments: DriverKind.permitted)
