@@ -32,6 +32,14 @@ import Testing
     }
 
     @Test(
+        "urgent-byte-ends-a-read: all ordinary bytes come, without more being sent",
+        arguments: DriverKind.permitted)
+    func urgentByteEndsARead(driver: DriverKind) throws {
+        let seen = try holds(UrgentByteEndsARead.pitfall.fixed, driver)
+        #expect(seen.lines.last == "read of it: \"beforebehind\"")
+    }
+
+    @Test(
         "associate-twice: the second association is refused, and the first key holds",
         arguments: DriverKind.permitted)
     func associateTwice(driver: DriverKind) throws {

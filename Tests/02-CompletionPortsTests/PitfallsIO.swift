@@ -43,6 +43,13 @@ import Testing
     }
 
     @Test(
+        "urgent-byte-ends-a-read: what lies behind an urgent byte is never read",
+        arguments: DriverKind.permitted)
+    func urgentByteEndsARead(driver: DriverKind) throws {
+        try reproduces(UrgentByteEndsARead.pitfall, driver, "read of it: \"before\"")
+    }
+
+    @Test(
         "associate-twice: what was received on one connection is handed to another",
         arguments: DriverKind.permitted)
     func associateTwice(driver: DriverKind) throws {

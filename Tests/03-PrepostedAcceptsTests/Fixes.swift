@@ -72,6 +72,11 @@ import Testing
     func inheritedDescriptor(driver: DriverKind) throws { try holds(InheritedDescriptor.pitfall, driver) }
 
     @Test(
+        "drain-without-a-bound: so many bytes at a time, and then it is the others' turn",
+        arguments: DriverKind.permitted)
+    func drainWithoutABound(driver: DriverKind) throws { try holds(DrainWithoutABound.pitfall, driver) }
+
+    @Test(
         "accept-error-kills-listener: I3.9: without descriptors accepting pauses, and resumes",
         arguments: words)
     func outOfDescriptors(driver: String) async {

@@ -89,6 +89,14 @@ import Testing
         try reproduces(InheritedDescriptor.pitfall, driver)
     }
 
+    @Test(
+        "drain-without-a-bound: a client that floods is read empty before another's question is heard",
+        arguments: DriverKind.permitted)
+    func drainWithoutABound(driver: DriverKind) throws {
+        try reproduces(
+            DrainWithoutABound.pitfall, driver, "thrown away before the question was heard: everything")
+    }
+
     /// - Parameter line: What the trace has to say besides: the bad outcome itself, where others are bad, too.
     private func reproduces(_ pitfall: Pitfall, _ driver: DriverKind, _ line: String? = nil) throws {
         let observation = try inTime { try pitfall.broken(driver) }

@@ -64,8 +64,13 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     let number: Int
     let reference = PortReference()
 
+    /// When the first of those turns began; 0 before.
+    var turnsBegan: UInt64 = 0
+
     /// Packets taken in a row before the driver is asked again: however busy the queue, operations go on.
     static let turnsBeforeKernel = 61
+    /// And nanoseconds, since turns are not time: handlers may be long.
+    static let timeBeforeKernel: UInt64 = 5_000_000
 
     private static let count = Atomic<Int>(0)
 
@@ -138,6 +143,9 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
         if inKernel > 0, comesFromWorker { return lock.unlock() }
         unlockAndRelease()
     }
+
+    /// For the kernel as well: see `reassociate`.
+    public override func holdsPackets(withKey key: UInt) -> Bool { lock.locked { hasPackets(withKey: key) } }
 
     /// Under the lock: whether the packets were brought by a worker of this port itself, which will be here in a
     /// moment to take one. If it comes out of its handler and does not, the sampler sees to the packets.

@@ -97,7 +97,7 @@ extension CompletionPort {
 
     /// With the lock, before and after: waits until there is a packet that this worker may take.
     private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
-        if turnsWithoutKernel >= CompletionPort.turnsBeforeKernel { lookIntoDriver() }
+        if turnsWithoutKernel > 0, isLookDue { lookIntoDriver() }
         var hasWaited = false
         while true {
             if !queue.isEmpty, running + promised.count < concurrency || isClosed {
@@ -132,6 +132,7 @@ extension CompletionPort {
     private func askKernel(_ worker: Worker, until deadline: Deadline) -> Packet? {
         worker.state = .inKernel
         turnsWithoutKernel = 0
+        turnsBegan = 0
         let polls = options.pollBeforeSleep > .zero && inKernel == 1
         lock.unlock()
         var completed = CompletionList()
@@ -148,11 +149,22 @@ extension CompletionPort {
         return promised.popFirst()
     }
 
+    /// With the lock: whether the driver has not been asked for too many turns, or too long.
+    private var isLookDue: Bool {
+        guard turnsWithoutKernel < CompletionPort.turnsBeforeKernel else { return true }
+        // With an empty queue it is asked in any case.
+        guard inKernel == 0, !queue.isEmpty else { return false }
+        let now = coarseNanoseconds()
+        if turnsBegan == 0 { turnsBegan = now }
+        return now - turnsBegan >= CompletionPort.timeBeforeKernel
+    }
+
     /// With the lock, before and after: what has completed while nobody waited in the driver is queued now, and so before
     /// whatever comes next. I2.2
     func lookIntoDriver() {
         guard inKernel == 0, hasHandles, !isClosed else { return }
         turnsWithoutKernel = 0
+        turnsBegan = 0
         lock.unlock()
         var completed = CompletionList()
         driver.poll(for: self, until: .now, &completed)

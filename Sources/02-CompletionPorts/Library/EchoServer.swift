@@ -144,6 +144,8 @@ private final class Clients: @unchecked Sendable {
     private var count = EchoServer.Counters()
     private var isStopping = false
     private var paused: [Acceptance] = []
+    private var isRetrying = false
+    private var retrier: Kernel.Thread?
 
     init(_ listener: Socket, _ port: CompletionPort, _ maximum: Int) {
         self.listener = listener
@@ -207,22 +209,44 @@ private final class Clients: @unchecked Sendable {
         for acceptance in resumed { try? listener.prepost(acceptance) }
     }
 
-    /// Without a descriptor for the next client, accepting pauses until a connection closes.
+    /// An accept that has failed is posted again when a connection has closed, since a descriptor is free then, and also
+    /// after a pause: another program may have given some back, or the limit may have been raised.
     private func acceptFailed(_ acceptance: Acceptance, _ error: SystemError) {
-        let waits = monitor.locked {
+        let isAlone = monitor.locked {
             guard !isStopping, error.code != ECANCELED else { return false }
             count.failedAccepts += 1
-            let waits = !open.isEmpty && (error.code == EMFILE || error.code == ENFILE)
-            if waits { paused.append(acceptance) }
-            return waits
+            paused.append(acceptance)
+            defer { isRetrying = true }
+            return !isRetrying
         }
-        guard !waits, error.code != ECANCELED else { return }
-        port.blocking { _ = usleep(Clients.backOff) }
-        try? listener.prepost(acceptance)
+        guard isAlone else { return }
+        // Not in a worker, whose clients would have to wait.
+        let thread = try? Kernel.Thread("accepts again") { [self] in retry() }
+        monitor.locked {
+            retrier = thread
+            // Without a thread it is left to a connection's end.
+            if thread == nil { isRetrying = false }
+        }
     }
 
-    /// Microseconds between two tries where no connection's end can be waited for.
-    private static let backOff: UInt32 = 20_000
+    /// Posts failed accepts again after each pause, until there are none.
+    private func retry() {
+        while true {
+            let resumed = monitor.locked {
+                let next = Deadline.after(Clients.backOff)
+                while !isStopping, monitor.wait(until: next) {}
+                let resumed = paused
+                paused = []
+                isRetrying = !isStopping && !resumed.isEmpty
+                return isRetrying ? resumed : []
+            }
+            if resumed.isEmpty { return }
+            for acceptance in resumed { try? listener.prepost(acceptance) }
+        }
+    }
+
+    /// Between two tries.
+    private static let backOff = Duration.milliseconds(20)
 
     // MARK: The end
 
@@ -230,8 +254,11 @@ private final class Clients: @unchecked Sendable {
     func closeAll() {
         let connections = monitor.locked {
             isStopping = true
+            monitor.broadcast()
             return Array(open.values)
         }
+        let retrier = monitor.locked { self.retrier }
+        retrier?.join()
         listener.close()
         for connection in connections { connection.socket.close() }
         let deadline = Deadline.after(.seconds(10))

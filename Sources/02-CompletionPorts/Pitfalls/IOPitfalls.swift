@@ -5,6 +5,7 @@ let ioPitfalls: [Pitfall] = [
     NullOverlappedFailure.pitfall,
     FailedIOIgnored.pitfall,
     InlineIOIsUnfair.pitfall,
+    UrgentByteEndsARead.pitfall,
     AssociateTwice.pitfall,
     ClosedPortLosesPackets.pitfall,
     ImmediateSuccessHandledTwice.pitfall,

@@ -17,5 +17,6 @@ public enum Chapter03 {
         PhantomPendingAccept.pitfall,
         SweepWalksUnlockedList.pitfall,
         InheritedDescriptor.pitfall,
+        DrainWithoutABound.pitfall,
     ]
 }
