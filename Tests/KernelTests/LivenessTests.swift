@@ -208,7 +208,10 @@ extension Driver {
                 // The send is tried at once, and meets the reset.
                 expectError(ECONNRESET) { try socket.send(letter, from: letter.content) }
                 let records = Recorder.stop().records.filter { $0.operation == letter.identity }
-                #expect(records.map(\.what) == [.moment(.posted), .moment(.pending), .refused])
+                #expect(
+                    records.map(\.what) == [
+                        .kind("send"), .moment(.posted), .moment(.pending), .refused,
+                    ])
             }
         }
     }
