@@ -72,7 +72,7 @@ import Testing
 
     @Test("phantom-pending-accept: four refused posts count as four accepts", arguments: DriverKind.permitted)
     func phantomPendingAccept(driver: DriverKind) throws {
-        try reproduces(PhantomPendingAccept.pitfall, driver, "counted as pending: 4; pending: 0")
+        try reproduces(PhantomPendingAccept.pitfall, driver, "counted as pending: 4; really pending: 0")
     }
 
     @Test(

@@ -109,6 +109,32 @@ struct Chapter04ContextsRegistry {
         }
     }
 
+    @Test("I4.9: what is sent after a long silence has the whole limit for its answer")
+    func unanswered() async throws {
+        try await onAThread {
+            let (dead, living) = (try Pair(), try Pair())
+            var peers = UnansweredPeers(limit: .milliseconds(100))
+            let (id, other) = (ConnectionID.next(), ConnectionID.next())
+            usleep(150_000)
+            try dead.client.fallSilent()
+            for pair in [dead, living] { try pair.server.say("are you there?") }
+            #expect(eventually { living.client.unread > 0 })
+            let start = monotonicNanoseconds()
+            // Seen for the first time; nearly too long; too long.
+            for (after, isGone) in [(0, false), (99, false), (100, true)] as [(UInt64, Bool)] {
+                let now = start + after * 1_000_000
+                let found = peers.isGone(id, dead.server, now: now)
+                let wrong = peers.isGone(other, living.server, now: now)
+                peers.endRound()
+                #expect(found == isGone && !wrong, "after \(after) ms")
+            }
+            // A round in which it was not asked about: what was known of it is forgotten.
+            peers.endRound()
+            let isGone = peers.isGone(id, dead.server, now: start + 200_000_000)
+            #expect(!isGone)
+        }
+    }
+
     @Test(
         "I4.8: a late round looks, the next one judges; a machine that is late every time is judged all the same"
     )
