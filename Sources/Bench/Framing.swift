@@ -41,8 +41,9 @@ enum FramedEchoes {
     private static func framed(
         _ handler: @escaping @Sendable () -> any FrameHandler<LengthPrefixed>
     ) throws -> (Address, () -> Void) {
-        let server = try FramedServer(codec, options: options(), handler: handler)
-        return (server.address, { server.stop() })
+        let server = try FramedService(codec, options: options())
+        let address = try server.listen(handler: handler)
+        return (address, { server.stop() })
     }
 
     static var contenders: [Echo.Contender] {

@@ -60,10 +60,10 @@ enum FramingStress {
     /// Each connection brings one stream, in its pieces, and expects the answers to what is valid of it.
     private static func serve(_ driver: DriverKind, _ terminal: Terminal) throws -> Bool {
         let codec = LengthPrefixed(.two, .bigEndian, maximumLength: 60)
-        let server = try FramedServer(codec, options: .on(driver, workers: 2, reads: 4, chunk: 32)) {
+        let server = try FramedService(codec, options: .on(driver, workers: 2, reads: 4, chunk: 32))
+        let address = try server.listen {
             FramedEcho()
         }
-        let address = server.address
         let wrong = Counter()
         let messages = Counter()
         let faulty = Counter()

@@ -18,12 +18,13 @@ struct Chapter06FramingServer {
     func echo(driver: DriverKind) async throws {
         try await onAThread { facts in
             for (workers, reads, chunk) in [(1, 1, 4096), (2, 4, 7), (4, 8, 64), (2, 64, 65_536)] {
-                let server = try FramedServer(
+                let server = try FramedService(
                     Prefix.article, options: .on(driver, workers: workers, reads: reads, chunk: chunk)
-                ) { FramedEcho() }
+                )
+                let address = try server.listen { FramedEcho() }
                 let messages = (0..<100).map { [UInt8](repeating: UInt8($0), count: $0 * 7 % 501) }
                 let stream = try Streams.encode(messages, Prefix.article)
-                let clients = try (0..<4).map { _ in try Client(to: server.address) }
+                let clients = try (0..<4).map { _ in try Client(to: address) }
                 for client in clients {
                     let (heard, _) = try client.sendBeforeReading(stream)
                     facts.expect(heard == stream)
@@ -42,11 +43,12 @@ struct Chapter06FramingServer {
         arguments: DriverKind.permitted)
     func malformed(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let server = try FramedServer(Lines(maximumLength: 10), options: .on(driver)) {
+            let server = try FramedService(Lines(maximumLength: 10), options: .on(driver))
+            let address = try server.listen {
                 FramedEcho(tellsErrors: true)
             }
-            let other = try Client(to: server.address)
-            let client = try Client(to: server.address)
+            let other = try Client(to: address)
+            let client = try Client(to: address)
             try client.send(Array("one\ntwo\nmuch too long a line\nthree\n".utf8))
             try client.socket.shutDownSending()
             let heard = String(decoding: try client.receive(), as: UTF8.self)
@@ -63,10 +65,11 @@ struct Chapter06FramingServer {
     @Test("The error's text names the offset in the stream", arguments: DriverKind.permitted)
     func told(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let server = try FramedServer(Lines(maximumLength: 100), options: .on(driver, chunk: 16)) {
+            let server = try FramedService(Lines(maximumLength: 100), options: .on(driver, chunk: 16))
+            let address = try server.listen {
                 FramedEcho(tellsErrors: true)
             }
-            let client = try Client(to: server.address)
+            let client = try Client(to: address)
             try client.send(Array("one\n".utf8) + [UInt8](repeating: 0x78, count: 150))
             try client.socket.shutDownSending()
             let heard = String(decoding: try client.receive(), as: UTF8.self)
@@ -81,8 +84,9 @@ struct Chapter06FramingServer {
         try await onAThread { facts in
             // With one worker the packets of sends wait until the handler is through: as many contexts would be in use at
             // a time as sends were posted. Here it is the one that reads and takes the answers back.
-            let server = try FramedServer(Prefix.article, options: .on(driver)) { FramedEcho() }
-            let client = try Client(to: server.address)
+            let server = try FramedService(Prefix.article, options: .on(driver))
+            let address = try server.listen { FramedEcho() }
+            let client = try Client(to: address)
             let stream = try Streams.encode((0..<50).map { [UInt8]("message \($0)".utf8) }, Prefix.article)
             for _ in 0..<20 {
                 try client.send(stream)
@@ -100,10 +104,11 @@ struct Chapter06FramingServer {
         arguments: DriverKind.permitted)
     func heldBack(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let server = try FramedServer(
+            let server = try FramedService(
                 Prefix(.four, maximumLength: 20_000), options: .on(driver, workers: 2, reads: 4)
-            ) { FramedEcho() }
-            let client = try Client(to: server.address)
+            )
+            let address = try server.listen { FramedEcho() }
+            let client = try Client(to: address)
             let message = (0..<20_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
             let stream = try Streams.encode(
                 Array(repeating: message, count: 800), Prefix(.four, maximumLength: 20_000))
@@ -128,7 +133,8 @@ struct Chapter06FramingServer {
             let worst = Counter()
             let wrong = Counter()
             let options = StreamHub.Options.on(driver, workers: 4, reads: 8, chunk: 64)
-            let server = try FramedServer(Prefix(.two), options: options) {
+            let server = try FramedService(Prefix(.two), options: options)
+            let address = try server.listen {
                 InOrder(worst: worst, wrong: wrong)
             }
             var numbers = SplitBuffer(limit: 1 << 20)
@@ -139,7 +145,7 @@ struct Chapter06FramingServer {
             }
             let stream = contents(numbers)
             inThreads(4) { _ in
-                guard let client = try? Client(to: server.address), (try? client.send(stream)) != nil,
+                guard let client = try? Client(to: address), (try? client.send(stream)) != nil,
                     (try? client.socket.shutDownSending()) != nil, (try? client.receive()) != nil
                 else { return _ = wrong.add() }
             }
@@ -154,11 +160,12 @@ struct Chapter06FramingServer {
         arguments: DriverKind.permitted)
     func rawBytes(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let server = try FramedServer(Prefix(.two), options: .on(driver, workers: 2, reads: 4, chunk: 50))
-            {
+            let server = try FramedService(
+                Prefix(.two), options: .on(driver, workers: 2, reads: 4, chunk: 50))
+            let address = try server.listen {
                 RawCounter()
             }
-            let client = try Client(to: server.address)
+            let client = try Client(to: address)
             var stream: [UInt8] = []
             var sums: [Int] = []
             for count in [0, 1, 49, 50, 51, 1000] {
@@ -186,8 +193,9 @@ struct Chapter06FramingServer {
     func closing(driver: DriverKind) async throws {
         try await onAThread { facts in
             let seen = Counter()
-            let server = try FramedServer(Lines(), options: .on(driver)) { Leaver(seen: seen) }
-            let client = try Client(to: server.address)
+            let server = try FramedService(Lines(), options: .on(driver))
+            let address = try server.listen { Leaver(seen: seen) }
+            let client = try Client(to: address)
             try client.send(Array("a\nfinish\nb\nclose\nc\nd\n".utf8))
             // `b` is delivered, its answer is not sent any more; `c` and `d` are not delivered.
             let heard = (try? client.receive()) ?? []
@@ -203,8 +211,9 @@ struct Chapter06FramingServer {
     func fromAnywhere(driver: DriverKind) async throws {
         try await onAThread { facts in
             let talker = Talker()
-            let server = try FramedServer(Lines(), options: .on(driver, workers: 2)) { talker }
-            let client = try Client(to: server.address)
+            let server = try FramedService(Lines(), options: .on(driver, workers: 2))
+            let address = try server.listen { talker }
+            let client = try Client(to: address)
             facts.expect(talker.isOpen.pass())
             inThreads(4) { thread in
                 for number in 0..<10 { talker.say("thread \(thread) says \(number)", token: thread) }
@@ -225,8 +234,9 @@ struct Chapter06FramingServer {
     @Test("After an error a client is not read from for ever", arguments: DriverKind.permitted)
     func discards(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let server = try FramedServer(Prefix(.four), options: .on(driver)) { FramedEcho() }
-            let client = try Client(to: server.address)
+            let server = try FramedService(Prefix(.four), options: .on(driver))
+            let address = try server.listen { FramedEcho() }
+            let client = try Client(to: address)
             let flood = [UInt8](repeating: 0xFF, count: 1 << 16)
             var sent = 0
             // The server closes: sooner or later a send fails.
@@ -244,13 +254,14 @@ struct Chapter06FramingServer {
     func sweeps(driver: DriverKind) async throws {
         try await onAThread { facts in
             let patience = Duration.milliseconds(100)
-            let server = try FramedServer(
+            let server = try FramedService(
                 Lines(maximumLength: 100), options: .on(driver), patience: patience
-            ) { FramedEcho(tellsErrors: true) }
-            let silent = try Client(to: server.address)
+            )
+            let address = try server.listen { FramedEcho(tellsErrors: true) }
+            let silent = try Client(to: address)
             try silent.send(Array("one\n".utf8))
             facts.expect(try silent.receive(4).count == 4)
-            let client = try Client(to: server.address)
+            let client = try Client(to: address)
             let start = ContinuousClock.now
             try client.send([UInt8](repeating: 0x78, count: 150))
             // It hears the last word and that no more is sent, and stays.
@@ -269,22 +280,24 @@ struct Chapter06FramingServer {
         arguments: DriverKind.permitted)
     func refused(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let server = try FramedServer(Lines(), options: .on(driver)) { FramedEcho() }
+            let server = try FramedService(Lines(), options: .on(driver))
+            let address = try server.listen { FramedEcho() }
             let taken = Result { () throws(SystemError) in
-                try FramedServer(Lines(), on: server.address, options: .on(driver)) { FramedEcho() }
+                try server.listen(on: address) { FramedEcho() }
             }
             let tooLong = Result { () throws(SystemError) in
-                try FramedServer(Prefix(.four, maximumLength: .max), options: .on(driver)) { FramedEcho() }
+                try FramedService(Prefix(.four, maximumLength: .max), options: .on(driver))
             }
             let longLines = Result { () throws(SystemError) in
-                try FramedServer(Lines(maximumLength: .max), options: .on(driver)) { FramedEcho() }
+                try FramedService(Lines(maximumLength: .max), options: .on(driver))
             }
             let impatient = Result { () throws(SystemError) in
-                try FramedServer(Lines(), options: .on(driver), patience: .zero) { FramedEcho() }
+                try FramedService(Lines(), options: .on(driver), patience: .zero)
             }
-            for result in [taken, impatient].map({ $0.map { _ in () } })
-                + [tooLong.map { _ in () }, longLines.map { _ in () }]
-            {
+            for result in [
+                taken.map { _ in () }, impatient.map { _ in () }, tooLong.map { _ in () },
+                longLines.map { _ in () },
+            ] {
                 guard case .failure = result else {
                     facts.expect(false)
                     continue

@@ -17,6 +17,9 @@ public protocol StreamHandler: AnyObject, Sendable {
     func sent(_ token: Int, on connection: StreamConnection)
     /// The connection is over. The last call, exactly one, and nothing is pending any more. (I5.7)
     func closed(_ connection: StreamConnection, _ reason: CloseReason)
+    /// Time has passed, for what has limits: nanoseconds on the monotonic clock. The one call that does not keep to the
+    /// order of the others: it comes from who calls the hub's `tick`, at any moment, and beside them.
+    func tick(_ now: UInt64, on connection: StreamConnection)
 }
 
 extension StreamHandler {
@@ -28,6 +31,8 @@ extension StreamHandler {
     public func sent(_ token: Int, on connection: StreamConnection) {}
     /// Does nothing.
     public func closed(_ connection: StreamConnection, _ reason: CloseReason) {}
+    /// Does nothing.
+    public func tick(_ now: UInt64, on connection: StreamConnection) {}
 }
 
 /// Gives every client its own bytes back, without copying them: the stage's handler.

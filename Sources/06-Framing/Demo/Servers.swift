@@ -20,10 +20,11 @@ private func hubOptions(_ options: Stage.Options, reads: Int = 2) -> StreamHub.O
 func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     let interrupt = Interrupt()
     if options.has(.svg) || options.has(.trace) { Recorder.start() }
-    let server = try FramedServer(
-        Lines(maximumLength: 1024), on: options.listenAddress, options: hubOptions(options)
-    ) { FramedEcho(tellsErrors: true) }
-    terminal.say("listening on \(server.address)")
+    let server = try FramedService(
+        Lines(maximumLength: 1024), options: hubOptions(options)
+    )
+    let address = try server.listen(on: options.listenAddress) { FramedEcho(tellsErrors: true) }
+    terminal.say("listening on \(address)")
     _ = interrupt.wait()
     let isClean = server.stop()
     if Recorder.isRecording {
@@ -46,11 +47,11 @@ func playServer(_ options: Stage.Options, on terminal: Terminal) throws {
     let together = Counter()
     var choices = hubOptions(options, reads: 4)
     choices.chunkCapacity = 128
-    let server = try FramedServer(codec, options: choices) { OneAtATime(together: together) }
+    let server = try FramedService(codec, options: choices)
+    let address = try server.listen { OneAtATime(together: together) }
     let clients = 4
     let wrong = Counter()
     Recorder.start()
-    let address = server.address
     inThreads(clients, named: "client") { number in
         Recorder.nameThread("client \(number + 1)")
         var dice = Dice(seed: UInt64(number + 1))
@@ -112,11 +113,12 @@ func showAnswers(_ options: Stage.Options, on terminal: Terminal) throws {
     func rate(_ handler: @escaping @Sendable () -> any FrameHandler<LengthPrefixed>) throws -> Double {
         var choices = hubOptions(options, reads: 1)
         choices.workers = options.workers ?? 1
-        let server = try FramedServer(
-            LengthPrefixed(.four, .bigEndian), options: choices, handler: handler)
+        let server = try FramedService(
+            LengthPrefixed(.four, .bigEndian), options: choices)
+        let address = try server.listen(handler: handler)
         defer { server.stop() }
         var load = ClientLoad(
-            to: server.address, connections: 16, messageSize: 8 * 64, duration: .milliseconds(600))
+            to: address, connections: 16, messageSize: 8 * 64, duration: .milliseconds(600))
         load.framesEach = 8
         return try load.run().perSecond * 8
     }

@@ -19,6 +19,20 @@ public protocol FrameCodec: Sendable {
     ///
     /// - Throws: What is wrong with the message; `bufferFull`. Then nothing was written.
     func append(_ message: RawSpan, to buffer: inout SplitBuffer) throws(FrameError)
+
+    /// The same for a message that has one more byte in front: what reads the frame finds the tag, and the message behind
+    /// it. A codec that can do this without a copy of the message has a function of its own for it.
+    func append(tag: UInt8, _ message: RawSpan, to buffer: inout SplitBuffer) throws(FrameError)
+}
+
+extension FrameCodec {
+    /// Puts the two together, and writes that.
+    public func append(tag: UInt8, _ message: RawSpan, to buffer: inout SplitBuffer) throws(FrameError) {
+        var whole = SplitBuffer(limit: 1 + message.byteCount)
+        try whole.append(tag, .bigEndian)
+        try whole.append(message)
+        try whole.withBytes { bytes throws(FrameError) in try append(bytes, to: &buffer) }
+    }
 }
 
 /// What a codec has found.

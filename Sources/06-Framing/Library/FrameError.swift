@@ -24,6 +24,8 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
         case notUTF8
         /// A buffer holds as much as it may.
         case bufferFull(limit: Int)
+        /// The connection carries something else at present, and messages are refused meanwhile.
+        case refused
     }
 
     /// A fault and its place.
@@ -50,6 +52,7 @@ public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
             case .outOfBounds(let wanted, let available): "\(wanted) bytes wanted, \(available) are there"
             case .notUTF8: "no text in UTF-8"
             case .bufferFull(let limit): "the buffer is full with \(limit) bytes"
+            case .refused: "messages are refused at present"
             }
         return "offset \(offset): \(what)"
     }

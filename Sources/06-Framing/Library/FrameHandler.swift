@@ -9,6 +9,11 @@ public protocol FrameHandler<Codec>: AnyObject, Sendable {
     /// How the messages are framed.
     associatedtype Codec: FrameCodec
 
+    /// A byte that goes in front of each message that is sent, and that comes in front of each that is received. For a
+    /// handler that has the program's own inside and messages of its own beside its: with other bytes in front. Asked
+    /// once, before `opened`. Nil for all others: their messages are on the wire as they are.
+    var messageTag: UInt8? { get }
+
     /// The connection stands. The first call.
     func opened(_ connection: FramedConnection<Codec>)
     /// The next message.
@@ -24,13 +29,18 @@ public protocol FrameHandler<Codec>: AnyObject, Sendable {
     /// The other side sends no more, and its last frame is whole. Without a word from the handler the connection
     /// finishes.
     func ended(_ connection: FramedConnection<Codec>)
-    /// A send that was given this token has been handed to the system, whole.
+    /// A send that was given this token has been handed to the system, whole. Negative tokens are the book's own.
     func sent(_ token: Int, on connection: FramedConnection<Codec>)
     /// The connection is over. The last call, exactly one.
     func closed(_ connection: FramedConnection<Codec>, _ reason: CloseReason)
+    /// Time has passed, for what has limits: nanoseconds on the monotonic clock. The one call that does not keep to the
+    /// order of the others: it comes from the service's clock, at any moment from `opened` on, and beside them.
+    func tick(_ now: UInt64, on connection: FramedConnection<Codec>)
 }
 
 extension FrameHandler {
+    /// None.
+    public var messageTag: UInt8? { nil }
     /// Does nothing.
     public func opened(_ connection: FramedConnection<Codec>) {}
     /// Does nothing.
@@ -43,4 +53,6 @@ extension FrameHandler {
     public func sent(_ token: Int, on connection: FramedConnection<Codec>) {}
     /// Does nothing.
     public func closed(_ connection: FramedConnection<Codec>, _ reason: CloseReason) {}
+    /// Does nothing.
+    public func tick(_ now: UInt64, on connection: FramedConnection<Codec>) {}
 }

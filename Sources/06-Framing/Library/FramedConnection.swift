@@ -15,17 +15,31 @@ import Synchronization
 /// client that does not read its answers is not read from, and what it costs has a bound. (I6.7)
 public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecked Sendable {
     private let reader: FrameReader<Codec>
-    /// Let go when the connection is over, so that it and this object may refer to each other.
-    private var handler: (any FrameHandler<Codec>)?
+    private let tag: UInt8?
     /// Set once, before the handler hears of this object.
     private var connection: StreamConnection?
     /// This side has closed: from any thread.
     private let isClosed = Atomic<Bool>(false)
-    private let ledger: FrameLedger?
-    private let sweep: FailureSweep?
+    private let isRefusing = Atomic<Bool>(false)
+    /// Who has paused reading, and has not resumed it.
+    private let pauses = Atomic<Int>(0)
+    /// Since when the stream has been in error, in nanoseconds; 0 when it is not.
+    private let failedAt = Atomic<UInt64>(0)
+    private let counters: FrameLedger?
+    private let patience: Duration?
     private var answers: SplitBuffer
     private var failure: FrameError?
     private var discarded = 0
+
+    private let lock = Lock()
+    // Guarded by the lock.
+    /// Let go when the connection is over, so that it and this object may refer to each other. The stream's calls read
+    /// it without the lock, since it changes in one of them.
+    private var handler: (any FrameHandler<Codec>)?
+    private var isFinishing = false
+    private var finishWaits = false
+    /// Chunks that are not read into again while reading is paused.
+    private var held: [Chunk] = []
 
     /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
     public static var standardBatch: Int { 16_384 }
@@ -36,14 +50,16 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     ///
     /// - Parameters:
     ///   - ledger: Counts what is read here, together with other connections.
-    ///   - sweep: Closes this one some time after an error. Without it, a client that then does nothing keeps it open.
+    ///   - patience: How long after an error this side closes, if the other one has not: at the first `tick` after that.
+    ///     Nil: it stays open as long as its client likes.
     public init(
         _ codec: Codec, handler: any FrameHandler<Codec>, ledger: FrameLedger? = nil,
-        sweep: FailureSweep? = nil
+        patience: Duration? = nil
     ) {
         self.handler = handler
-        self.ledger = ledger
-        self.sweep = sweep
+        self.counters = ledger
+        self.patience = patience
+        tag = handler.messageTag
         reader = FrameReader(codec)
         answers = SplitBuffer(limit: max(FramedConnection.standardBatch, codec.maximumFrameLength))
     }
@@ -62,17 +78,31 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     // MARK: Sending
 
+    /// While this is true, `reply` and `send` refuse messages. For a handler around the program's own that wants the
+    /// connection for itself for a while; any thread may change it.
+    public var refusesMessages: Bool {
+        get { isRefusing.load(ordering: .relaxed) }
+        set { isRefusing.store(newValue, ordering: .relaxed) }
+    }
+
     /// Answers. In the handler's calls only; from `received` it leaves together with the other answers to the chunk.
     ///
-    /// - Throws: What is wrong with the message, such as its length.
+    /// - Throws: What is wrong with the message, such as its length; `refused` while messages are.
     public func reply(_ message: RawSpan) throws(FrameError) {
+        if refusesMessages { throw FrameError(.refused, at: 0) }
         do throws(FrameError) {
-            try codec.append(message, to: &answers)
+            try append(tag, message, to: &answers)
         } catch {
             guard case .bufferFull = error.fault, !answers.isEmpty else { throw error }
             flush()
-            try codec.append(message, to: &answers)
+            try append(tag, message, to: &answers)
         }
+    }
+
+    @inline(__always)
+    private func append(_ tag: UInt8?, _ message: RawSpan, to buffer: inout SplitBuffer) throws(FrameError) {
+        guard let tag else { return try codec.append(message, to: &buffer) }
+        try codec.append(tag: tag, message, to: &buffer)
     }
 
     /// Answers with a text.
@@ -85,26 +115,58 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// out at its end, and so behind this, unless `flush` comes first.
     ///
     /// - Parameter token: If not nil, the handler is told when it has been handed to the system.
-    /// - Throws: ENOBUFS when too much is pending, EMSGSIZE when the codec cannot frame the message, EBADF after `close`,
-    ///   ESHUTDOWN after `finish`.
+    /// - Throws: ENOBUFS when too much is pending, EMSGSIZE when the codec cannot frame the message, EBUSY while messages
+    ///   are refused, EBADF after `close`, ESHUTDOWN after `finish`.
     public func send(_ message: RawSpan, token: Int? = nil) throws(SystemError) {
+        if refusesMessages { throw SystemError(EBUSY, attempted: "send a message") }
+        try send(message, tagged: tag, token: token)
+    }
+
+    /// The same for a handler around the program's own: with this byte in front, and whether messages are refused or not.
+    public func send(_ message: RawSpan, tagged tag: UInt8?, token: Int? = nil) throws(SystemError) {
+        try framed(message, tag) { bytes, connection throws(SystemError) in
+            try connection.send(bytes, token: token)
+        }
+    }
+
+    /// Sends a message with this byte in front, and right behind it, as one operation, a part of a file: raw bytes that
+    /// the other side has to let pass. For a handler around the program's own, as the last one.
+    ///
+    /// - Throws: as `send`, and what `StreamConnection.transmit` throws.
+    public func transmit(
+        _ file: File, offset: Int64, length: Int, behind message: RawSpan, tagged tag: UInt8?,
+        token: Int? = nil
+    ) throws(SystemError) {
+        try framed(message, tag) { bytes, connection throws(SystemError) in
+            try connection.transmit(file, offset: offset, length: length, head: Array(bytes), token: token)
+        }
+    }
+
+    private func framed(
+        _ message: RawSpan, _ tag: UInt8?,
+        _ body: (UnsafeRawBufferPointer, StreamConnection) throws(SystemError) -> Void
+    ) throws(SystemError) {
         guard let connection else { throw SystemError(ENOTCONN, attempted: "send a message") }
         var frame = SplitBuffer(limit: message.byteCount + 16)
-        guard (try? codec.append(message, to: &frame)) != nil else {
+        guard (try? append(tag, message, to: &frame)) != nil else {
             throw SystemError(EMSGSIZE, attempted: "frame \(message.byteCount) bytes")
         }
-        try frame.withBytes { bytes throws(SystemError) in
-            try FramedConnection.send(bytes, on: connection, token: token)
-        }
+        try frame.withBytes { bytes in
+            bytes.withUnsafeBytes { bytes in
+                Result { () throws(SystemError) in try body(bytes, connection) }
+            }
+        }.get()
     }
 
     /// Sends the answers so far, at once. In the handler's calls only.
     public func flush() {
         guard !answers.isEmpty, let connection else { return }
         attempt(on: connection) { () throws(SystemError) in
-            try answers.withBytes { bytes throws(SystemError) in
-                try FramedConnection.send(bytes, on: connection, token: nil)
-            }
+            try answers.withBytes { bytes in
+                bytes.withUnsafeBytes { bytes in
+                    Result { () throws(SystemError) in try connection.send(bytes) }
+                }
+            }.get()
         }
         answers.removeAll()
     }
@@ -130,25 +192,47 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         }
     }
 
-    private static func send(
-        _ bytes: RawSpan, on connection: StreamConnection, token: Int?
-    ) throws(SystemError) {
-        let result = bytes.withUnsafeBytes { bytes in
-            Result { () throws(SystemError) in try connection.send(bytes, token: token) }
-        }
-        try result.get()
-    }
-
     // MARK: Receiving
 
     /// The next `count` bytes of the stream are no messages: they go to the handler's `passed`, as they come. In the
     /// handler's calls only.
     public func passThrough(_ count: Int) { reader.passThrough(count) }
 
+    /// No more is read from the other side until `resumeReading`: chunks that come are handled, and not read into again.
+    /// What it costs is bounded by the pending reads. Several may pause it; each has to resume it once. Any thread.
+    public func pauseReading() { pauses.add(1, ordering: .relaxed) }
+
+    /// Ends what `pauseReading` began. Any thread.
+    public func resumeReading() {
+        if pauses.subtract(1, ordering: .relaxed).newValue == 0 { readOn() }
+    }
+
+    private func readOn() {
+        let chunks = lock.locked {
+            defer { held = [] }
+            return held
+        }
+        for chunk in chunks { chunk.giveBack() }
+    }
+
     /// Sends what is to be sent, and then says that this side sends no more; closes when the other side has ended, too.
     public func finish() {
         flush()
-        connection?.finish()
+        let isNow = lock.locked {
+            isFinishing = true
+            return !finishWaits
+        }
+        if isNow { connection?.finish() }
+    }
+
+    /// Lets `finish` wait, or lets it happen: a handler around the program's own may have something to say that is not
+    /// ready yet. Any thread.
+    public func delayFinish(_ waits: Bool) {
+        let isNow = lock.locked {
+            finishWaits = waits
+            return isFinishing && !waits
+        }
+        if isNow { connection?.finish() }
     }
 
     /// Ends the connection at once. Nothing is delivered any more. From any thread.
@@ -184,14 +268,22 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
             fail(handler, error)
         }
         let now = reader.counters
-        ledger?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
+        counters?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
         answer(in: chunk, on: connection)
+        if pauses.load(ordering: .relaxed) > 0 { hold(chunk) }
+    }
+
+    private func hold(_ chunk: Chunk) {
+        chunk.keep()
+        lock.locked { held.append(chunk) }
+        // Somebody may have resumed meanwhile.
+        if pauses.load(ordering: .relaxed) == 0 { readOn() }
     }
 
     private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {
         failure = error
-        ledger?.add(error)
-        if let connection { sweep?.add(connection.id) }
+        counters?.add(error)
+        failedAt.store(monotonicNanoseconds(), ordering: .relaxed)
         handler.failed(self, error)
     }
 
@@ -224,8 +316,18 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     /// The connection is over: everything goes.
     public func closed(_ connection: StreamConnection, _ reason: CloseReason) {
-        let last = handler
-        handler = nil
+        let last = lock.locked {
+            defer { handler = nil }
+            return handler
+        }
         last?.closed(self, reason)
+        readOn()
+    }
+
+    /// Time has passed: whoever has been in error for long enough is closed. (I6.4)
+    public func tick(_ now: UInt64, on connection: StreamConnection) {
+        let since = failedAt.load(ordering: .relaxed)
+        if let patience, since > 0, now > since, .nanoseconds(Int64(now - since)) >= patience { close() }
+        lock.locked { handler }?.tick(now, on: self)
     }
 }

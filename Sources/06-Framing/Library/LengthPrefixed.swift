@@ -66,7 +66,21 @@ public struct LengthPrefixed: FrameCodec, Hashable {
     ///
     /// - Throws: `lengthTooLarge` when the message has more than ``maximumLength`` bytes; `bufferFull`.
     public func append(_ message: RawSpan, to buffer: inout SplitBuffer) throws(FrameError) {
-        let count = message.byteCount
+        try appendHeader(message.byteCount, to: &buffer)
+        try buffer.append(message)
+    }
+
+    /// Writes header, tag and message. The tag counts as a byte of the message.
+    ///
+    /// - Throws: as without a tag.
+    public func append(tag: UInt8, _ message: RawSpan, to buffer: inout SplitBuffer) throws(FrameError) {
+        try appendHeader(1 + message.byteCount, to: &buffer)
+        try buffer.append(tag, order)
+        try buffer.append(message)
+    }
+
+    /// Nothing is written unless the message will fit behind it.
+    private func appendHeader(_ count: Int, to buffer: inout SplitBuffer) throws(FrameError) {
         guard count <= maximumLength else {
             throw FrameError(.lengthTooLarge(count, maximum: maximumLength), at: 0)
         }
@@ -78,6 +92,5 @@ public struct LengthPrefixed: FrameCodec, Hashable {
         case .two: try buffer.append(UInt16(length), order)
         case .four: try buffer.append(UInt32(length), order)
         }
-        try buffer.append(message)
     }
 }
