@@ -1,5 +1,6 @@
 import CKernel
 import FileTransfer
+import Framing
 import Glibc
 import Kernel
 import Stage
@@ -99,11 +100,11 @@ enum FileTransfers {
         var options = TransferOptions(folder: folder + "/there")
         options.streams.port.driver = driver
         options.streams.workers = 1
-        let server = try TransferHub(options)
+        let server = try FileEnd(options)
         var choices = TransferOptions()
         choices.streams.port.driver = driver
         choices.streams.workers = 1
-        let client = try TransferHub(choices)
+        let client = try FileEnd(choices)
         let (sender, receiver) = try connection()
         _ = try server.adopt(receiver)
         let receipt = try client.adopt(sender).sendAndWait("\(folder)/\(name)")
@@ -159,4 +160,35 @@ enum FileTransfers {
         let isRight = checksum.value == sent.load(ordering: .relaxed)
         guard done == size, isRight else { throw SystemError(EIO, attempted: "send a file plainly") }
     }
+}
+
+/// One side: connections that carry files.
+struct FileEnd {
+    let files: FileService
+    let service: FramedService<LengthPrefixed>
+
+    init(_ options: TransferOptions) throws(SystemError) {
+        files = try FileService(options)
+        service = try FramedService(TransferMessage.codec, options: options.streams, round: files.round)
+    }
+
+    func listen() throws(SystemError) -> Address {
+        let files = files
+        return try service.listen { FileTransfer(files) }
+    }
+
+    func connect(to address: Address) throws(SystemError) -> FileTransfer {
+        let transfer = FileTransfer(files)
+        try service.connect(to: address, handler: transfer)
+        return transfer
+    }
+
+    func adopt(_ socket: Socket) throws(SystemError) -> FileTransfer {
+        let transfer = FileTransfer(files)
+        try service.adopt(socket, handler: transfer)
+        return transfer
+    }
+
+    @discardableResult
+    func stop() -> Bool { service.stop() && files.isIdle }
 }

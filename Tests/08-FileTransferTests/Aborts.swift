@@ -29,7 +29,7 @@ struct Chapter08FileTransferAborts {
 /// In a process of its own, since the system counts all memory of a process.
 private func peakAndLeave() throws {
     let folder = try ScratchFolder()
-    let hub = try TransferHub(TransferOptions(folder: folder.path))
+    let hub = try FileSide(TransferOptions(folder: folder.path))
     let address = try hub.listen()
     let (size, part) = (1 << 20, ScratchFolder.pattern(64 << 10))
     /// So many files arrive but for their last byte, and then their senders leave.
@@ -41,7 +41,7 @@ private func peakAndLeave() throws {
             for _ in 0..<size / part.count { try peer.send(part) }
         }
         for peer in peers { peer.socket.close() }
-        try insist(eventually { hub.connections.isEmpty && hub.pendingWrites == 0 }, "still connected")
+        try insist(eventually { hub.connections.isEmpty && hub.files.pendingWrites == 0 }, "still connected")
     }
     try uploads(8)
     let before = Stage.Resources.residentBytes
@@ -84,7 +84,7 @@ private func play(_ driver: DriverKind, rounds: Int) throws {
     let stand = try Stand(driver)
     let size = 50_000
     let path = try stand.home.make("source", bytes: size)
-    let hub = try TransferHub(Stand.options(driver))
+    let hub = try FileSide(Stand.options(driver))
     let server = try ScriptedServer()
     for round in 0..<rounds {
         switch round % 4 {
@@ -159,7 +159,7 @@ private func callOffBySender(_ stand: Stand, _ size: Int) throws {
 
 /// A random part of the stream is read, and then the connection is cut; or the file is refused, and the next one taken.
 private func endByReceiver(
-    _ hub: TransferHub, _ server: ScriptedServer, _ path: String, _ size: Int, cuts: Bool
+    _ hub: FileSide, _ server: ScriptedServer, _ path: String, _ size: Int, cuts: Bool
 ) throws {
     let connection = try hub.connect(to: server.address)
     let peer = try server.accept()

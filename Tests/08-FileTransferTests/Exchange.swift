@@ -131,7 +131,7 @@ struct Chapter08FileTransferExchange {
             try require(
                 failure { try connection.sendAndWait(stand.home.path(of: "pipe")) }?.failure == .cannotRead)
             // It says that it is empty, and is not: chapter 01 refuses it, too.
-            try require(failure { try connection.sendAndWait("/proc/version") }?.failure == .cannotRead)
+            try require(failure { try connection.sendAndWait("/proc/version") }?.failure == .notAFile)
             let words = failure { throw TransferError(.aborted, "x") }
             try require(words?.description == "x: called off")
             try require(connection.sendAndWait(try stand.home.make("good", bytes: 50_000)).bytes == 50_000)
@@ -157,7 +157,7 @@ struct Chapter08FileTransferExchange {
             choices.answersQuestions = false
             for options in [Stand.options(driver), choices] {
                 let server = try ScriptedServer()
-                let hub = try TransferHub(options)
+                let hub = try FileSide(options)
                 let connection = try hub.connect(to: server.address)
                 let peer = try server.accept()
                 try peer.say(TransferMessage(.announce, 1, value: 5, text: "gift".utf8))
@@ -244,7 +244,7 @@ struct Chapter08FileTransferExchange {
             // is more than a connection holds, and summed up in a moment, since it goes out behind that.
             let large = 16 << 20
             let server = try ScriptedServer()
-            let hub = try TransferHub(
+            let hub = try FileSide(
                 with(Stand.options(driver)) {
                     $0.limits = limits
                     $0.pieceLimit = large
@@ -294,7 +294,7 @@ struct Chapter08FileTransferExchange {
             let server = try ScriptedServer()
             let home = try ScratchFolder()
             let (size, step, stall) = (64 << 20, 256 << 10, Duration.milliseconds(600))
-            let hub = try TransferHub(
+            let hub = try FileSide(
                 with(Stand.options(driver)) {
                     $0.limits = TransferLimits(stall: stall)
                     $0.pieceLimit = size
@@ -365,16 +365,14 @@ struct Chapter08FileTransferExchange {
         arguments: DriverKind.permitted)
     func lastAnswers(driver: DriverKind) async throws {
         try await onAThread {
-            var events = TransferEvents()
-            events.words = { words, connection in try? connection.send(words) }
-            let hub = try TransferHub(Stand.options(driver), events: events)
+            let hub = try FileSide(Stand.options(driver)) { words, connection in try? connection.reply(words)
+            }
             let peer = try ScriptedPeer(to: try hub.listen())
-            // More than are sent at a time, and fewer than may wait.
-            let words = try (0..<60).map { try TransferMessage(.words, text: "\($0)".utf8).frame() }
+            let words = try (0..<60).map { try ScriptedPeer.frame("\($0)") }
             try peer.send(words.flatMap { $0 })
             try peer.socket.shutDownSending()
             for number in 0..<60 {
-                try require(try peer.hear() == TransferMessage(.words, text: "\(number)".utf8))
+                try require(try peer.hearWords() == Array("\(number)".utf8))
             }
             try require(peer.hearEnd())
             try require(hub.stop())
@@ -390,7 +388,7 @@ struct Chapter08FileTransferExchange {
             let folder = try ScratchFolder()
             // The file is one chunk: its write is posted, and in the same call its last word is heard.
             let bytes = ScratchFolder.pattern(400_000)
-            let hub = try TransferHub(
+            let hub = try FileSide(
                 with(Stand.options(driver)) { $0.streams.chunkCapacity = 512 << 10 })
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()
@@ -439,7 +437,7 @@ struct Chapter08FileTransferExchange {
             let home = try ScratchFolder()
             let size: Int64 = 64 << 20
             let path = try home.makeSparse("a", bytes: size)
-            let hub = try TransferHub(with(Stand.options(driver)) { $0.pieceLimit = Int(size) })
+            let hub = try FileSide(with(Stand.options(driver)) { $0.pieceLimit = Int(size) })
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()
             let (outcome, next) = (Outcome(), Outcome())
@@ -483,16 +481,15 @@ struct Chapter08FileTransferExchange {
         }
     }
 
-    @Test("what waits has limits: files, questions, messages", arguments: DriverKind.permitted)
+    @Test("what waits has limits: files, questions", arguments: DriverKind.permitted)
     func limits(driver: DriverKind) async throws {
         try await onAThread {
             let server = try ScriptedServer()
             let home = try ScratchFolder()
             let path = try home.make("a", bytes: 10)
-            let hub = try TransferHub(
+            let hub = try FileSide(
                 with(Stand.options(driver)) {
                     $0.maximumWaitingFiles = 3
-                    $0.maximumWaitingWords = 2
                 })
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()
@@ -502,12 +499,8 @@ struct Chapter08FileTransferExchange {
             let outcomes = (0..<3).map { _ in Outcome() }
             for outcome in outcomes { try connection.send(file: path, outcome.observer) }
             try refuses(TransferError(.busy, "a")) { try connection.send(file: path) }
-            for _ in 0..<2 { try connection.send([1]) }
-            try refuses(TransferError(.busy, "message")) { try connection.send([1]) }
             for _ in 0..<3 { try connection.ask(for: "q", into: home.path) }
             try refuses(TransferError(.busy, "q")) { try connection.ask(for: "q", into: home.path) }
-            let long = [UInt8](repeating: 0, count: TransferMessage.maximumText + 1)
-            try refuses(TransferError(.tooLarge, "message")) { try connection.send(long) }
             // Everything that waits is called off, too.
             connection.callOff()
             for outcome in outcomes { try require(outcome.wait()?.failure == .aborted) }
@@ -526,7 +519,7 @@ struct Chapter08FileTransferExchange {
         try await onAThread {
             let server = try ScriptedServer()
             let folder = try ScratchFolder()
-            let hub = try TransferHub(Stand.options(driver))
+            let hub = try FileSide(Stand.options(driver))
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()
             for _ in 0..<200 {
@@ -567,7 +560,7 @@ struct Chapter08FileTransferExchange {
             let first = try peer.hear()
             try peer.say(TransferMessage(.ask, 7, text: "a".utf8))
             // The question waits behind the first file as soon as what was said after it is heard.
-            try peer.say(TransferMessage(.words, text: "now".utf8))
+            try peer.say("now")
             try require(eventually { stand.words.count == 1 })
             connection.callOff()
             try require(peer.hear() == TransferMessage(.decline, 7, .aborted))
@@ -582,14 +575,17 @@ struct Chapter08FileTransferExchange {
         try await onAThread {
             let stand = try Stand(driver)
             let frames: [[UInt8]] = [
-                [0, 0, 0, 1, 99], [0, 0, 0, 2, 1, 0], [0xFF, 0xFF, 0xFF, 0xFF],
-                [0, 0, 0, 17] + [UInt8](repeating: 0, count: 17),
+                // Nothing, an unknown tag, those at the ends of the known ones, one cut short, and a length that is too long.
+                [0, 0, 0, 0], [0, 0, 0, 1, 99], [0, 0, 0, 17, 10] + [UInt8](repeating: 0, count: 16),
+                [0, 0, 0, 17, 15] + [UInt8](repeating: 0, count: 16),
+                [0, 0, 0, 17, 255] + [UInt8](repeating: 0, count: 16), [0, 0, 0, 2, 1, 0],
+                [0xFF, 0xFF, 0xFF, 0xFF],
             ]
             for frame in frames {
                 let peer = try ScriptedPeer(to: stand.address)
                 try peer.say(TransferMessage(.announce, 1, value: 100, text: "a".utf8))
                 try require(peer.hear()?.kind == .agree)
-                try peer.send(frame + (try TransferMessage(.words, text: "late".utf8).frame()))
+                try peer.send(frame + (try ScriptedPeer.frame("late")))
                 try require(peer.hearEnd())
             }
             try require(eventually { stand.received.count == frames.count })
@@ -642,11 +638,11 @@ struct Chapter08FileTransferExchange {
             ("/proc/no-such-folder", ENOENT), (folder.path(of: "file"), ENOTDIR), ("", ENOENT),
         ] {
             #expect(throws: SystemError(code, attempted: "")) {
-                try TransferHub(TransferOptions(folder: path))
+                try FileService(TransferOptions(folder: path))
             }
         }
         let server = try ScriptedServer()
-        let hub = try TransferHub(TransferOptions())
+        let hub = try FileSide(TransferOptions())
         let connection = try hub.connect(to: server.address)
         #expect(throws: TransferError(.declined, "a")) { try connection.ask(for: "a", into: "") }
         #expect(hub.stop())

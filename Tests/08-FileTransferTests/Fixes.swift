@@ -7,7 +7,7 @@ import Testing
 struct Chapter08FileTransferFixes {
     // I8.1
     @Test(
-        "send-during-file-transfer: messages are refused, or come behind the file",
+        "send-during-file-transfer: messages go between its pieces, or are refused",
         arguments: DriverKind.permitted)
     func sendDuringFileTransfer(driver: DriverKind) async throws {
         try await holds(SendDuringFileTransfer.pitfall, driver)
@@ -57,7 +57,7 @@ struct Chapter08FileTransferFixes {
     func abortLeavesMode(driver: DriverKind) async throws { try await holds(AbortLeavesMode.pitfall, driver) }
 
     // I8.5
-    @Test("path-escape: seventeen names that are none are refused", arguments: DriverKind.permitted)
+    @Test("path-escape: names that are none are refused", arguments: DriverKind.permitted)
     func pathEscape(driver: DriverKind) async throws { try await holds(PathEscape.pitfall, driver) }
 
     // I8.4, I8.6
@@ -65,6 +65,14 @@ struct Chapter08FileTransferFixes {
         "disk-full: both sides are told, before the first byte or in the middle, and nothing is left",
         arguments: DriverKind.permitted)
     func diskFull(driver: DriverKind) async throws { try await holds(DiskFull.pitfall, driver) }
+
+    // I8.8
+    @Test(
+        "one-announcement-keeps-the-disk: a share for each address, a slowest rate, and both are told",
+        arguments: DriverKind.permitted)
+    func oneAnnouncementKeepsTheDisk(driver: DriverKind) async throws {
+        try await holds(OneAnnouncementKeepsTheDisk.pitfall, driver)
+    }
 
     // I8.7
     @Test(

@@ -53,6 +53,12 @@ struct Chapter08FileTransferPitfalls {
     @Test("disk-full: the part that fitted is kept and verified")
     func diskFull() async throws { try await happens(DiskFull.pitfall, .epoll) }
 
+    // I8.8 does not hold.
+    @Test("one-announcement-keeps-the-disk: a byte every 20 seconds keeps everybody out for an hour")
+    func oneAnnouncementKeepsTheDisk() async throws {
+        try await happens(OneAnnouncementKeepsTheDisk.pitfall, .epoll)
+    }
+
     // I8.7 does not hold.
     @Test(
         "file-write-blocks-worker: nobody is answered while the worker waits for the disk",

@@ -75,8 +75,8 @@ struct Chapter08FileTransferStates {
         #expect(refused.agreed(now: 9) == .wait)
         #expect(refused.tick(now: 1_000_000) == .wait)
         var file = receiving(5)
-        #expect(file.completed(sumIsRight: true) == .failed(.sizeDiffers, tells: true))
-        #expect(file.completed(sumIsRight: true) == .wait)
+        #expect(file.completed(sum: 7, now: 1) { 7 } == .failed(.sizeDiffers, tells: true))
+        #expect(file.completed(sum: 7, now: 1) { 7 } == .wait)
         #expect(file.piece(offset: 0, count: 5) == .wait)
         #expect(file.bytes(5, now: 1) == nil)
     }
@@ -142,6 +142,61 @@ struct Chapter08FileTransferStates {
         #expect(unanswered.tick(now: 100) == .failed(.noAnswer, tells: true))
     }
 
+    // I8.8
+    @Test("from its first 30 seconds on a transfer has to have the slowest rate, over the whole of it")
+    func slowest() {
+        // 100 bytes in a second of 1,000 units: the edge itself is fast enough.
+        let limits = TransferLimits(
+            answer: .seconds(1), stall: .seconds(10), slowest: 100, after: .seconds(2))
+        let second: UInt64 = 1_000_000_000
+        var file = ReceivingState(size: 10_000, limits: limits, now: second)
+        _ = file.piece(offset: 0, count: 10_000)
+        _ = file.bytes(200, now: second)
+        _ = file.wrote(200, now: second) { 0 }
+        #expect(file.tick(now: 3 * second - 1) == .wait)
+        #expect(file.tick(now: 3 * second) == .wait)
+        #expect(file.tick(now: 3 * second + 1) == .failed(.tooSlow, tells: true))
+        // A byte now and then puts a stall off, and nothing else.
+        var trickle = ReceivingState(size: 10_000, limits: limits, now: 0)
+        _ = trickle.piece(offset: 0, count: 10_000)
+        _ = trickle.bytes(1, now: 1)
+        _ = trickle.wrote(1, now: 1) { 0 }
+        #expect(trickle.tick(now: 2 * second - 1) == .wait)
+        #expect(trickle.tick(now: 2 * second) == .failed(.tooSlow, tells: true))
+        // As long as something waits for this side's disk, it is not the sender who is slow.
+        var disk = ReceivingState(size: 10_000, limits: limits, now: 0)
+        _ = disk.piece(offset: 0, count: 10_000)
+        _ = disk.bytes(5, now: 1)
+        #expect(disk.tick(now: 3 * second) == .wait)
+        _ = disk.wrote(5, now: 3 * second) { 0 }
+        #expect(disk.tick(now: 3 * second) == .failed(.tooSlow, tells: true))
+        // The sender counts what the other side's system has taken, also of a piece that is not through.
+        func started() -> SendingState {
+            var state = SendingState(size: 10_000, pieceLimit: 10_000, limits: limits, now: 0)
+            state.acknowledged(70, now: 0)
+            _ = state.agreed(now: 0)
+            _ = state.summedUp(10_000, now: 0)
+            state.pieceBegun(10_000)
+            return state
+        }
+        var fast = started()
+        fast.acknowledged(270, now: second)
+        #expect(fast.tick(now: 2 * second) == .wait)
+        var slow = started()
+        slow.acknowledged(269, now: second)
+        #expect(slow.tick(now: 2 * second) == .failed(.tooSlow, tells: true))
+        // Its piece would take as long: nothing can be said until then.
+        #expect(slow.isStuck(now: 2 * second))
+        // A clock that has looked before the transfer began.
+        var early = ReceivingState(
+            size: 10, limits: TransferLimits(slowest: 1, after: .nanoseconds(1)), now: 5)
+        #expect(early.tick(now: 4) == .wait)
+        // No rate at all is no limit.
+        var any = ReceivingState(
+            size: 10, limits: TransferLimits(slowest: 0, after: .zero), now: 0)
+        #expect(any.tick(now: 1) == .wait)
+    }
+
     // I8.1
     @Test("no choice makes a piece that is too long for one call, or a limit that is no time")
     func extremes() {
@@ -171,9 +226,9 @@ struct Chapter08FileTransferStates {
         #expect(file.bytes(5, now: 1) == 7)
         #expect(file.piece(offset: 12, count: 8) == .wait)
         #expect(file.bytes(8, now: 1) == 12)
-        #expect(file.wrote(12, now: 2) == .wait)
-        #expect(file.completed(sumIsRight: true) == .wait)
-        #expect(file.wrote(8, now: 3) == .keep)
+        #expect(file.wrote(12, now: 2) { 7 } == .wait)
+        #expect(file.completed(sum: 7, now: 1) { 7 } == .wait)
+        #expect(file.wrote(8, now: 3) { 7 } == .keep)
         #expect(file.tick(now: .max) == .wait)
     }
 

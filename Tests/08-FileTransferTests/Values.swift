@@ -76,8 +76,10 @@ struct Chapter08FileTransferValues {
         let nothing = [UInt8](repeating: 0, count: 17)
         #expect(throws: FrameError.self) { try TransferMessage(nothing.span.bytes) }
         #expect(throws: FrameError.self) {
-            try TransferMessage(.words, text: [UInt8](repeating: 0, count: TransferMessage.maximumText + 1))
-                .frame()
+            try TransferMessage(
+                .ask, text: [UInt8](repeating: 0, count: TransferMessage.codec.maximumLength - 16)
+            )
+            .frame()
         }
     }
 

@@ -245,7 +245,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
 
     /// The connection stands.
     public func opened(_ connection: StreamConnection) {
-        self.connection = connection
+        lock.locked { self.connection = connection }
         handler?.opened(self)
         flush()
     }
@@ -328,6 +328,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     public func tick(_ now: UInt64, on connection: StreamConnection) {
         let since = failedAt.load(ordering: .relaxed)
         if let patience, since > 0, now > since, .nanoseconds(Int64(now - since)) >= patience { close() }
-        lock.locked { handler }?.tick(now, on: self)
+        lock.locked { self.connection == nil ? nil : handler }?.tick(now, on: self)
     }
 }

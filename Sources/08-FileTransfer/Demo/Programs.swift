@@ -1,5 +1,6 @@
 import Contexts
 import FileTransfer
+import Framing
 import Glibc
 import Kernel
 import Stage
@@ -54,8 +55,8 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     let isRecorded = options.has(.svg) || options.has(.trace)
     if isRecorded { Recorder.start() }
     let (received, sent, failed) = (Counter(), Counter(), Counter())
-    func report(_ verb: String, _ counter: Counter) -> @Sendable (TransferResult) -> Void {
-        { result in
+    func report(_ verb: String, _ counter: Counter) -> @Sendable (FileTransfer, TransferResult) -> Void {
+        { _, result in
             switch result {
             case .success(let receipt):
                 counter.add()
@@ -66,16 +67,18 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
             }
         }
     }
-    var events = TransferEvents()
+    var events = FileEvents()
     events.received = report("received", received)
     events.sent = report("sent", sent)
+    let choices = transferOptions(options, folder: folder)
+    let files = try FileService(choices, events: events)
+    let service = try FramedService(TransferMessage.codec, options: choices.streams, round: files.round)
     // Whoever says something hears it again: that also tells him that the server is alive.
-    events.words = { words, connection in try? connection.send(words) }
-    let hub = try TransferHub(transferOptions(options, folder: folder), events: events)
-    terminal.say("listening on \(try hub.listen(on: options.listenAddress))")
+    let address = try service.listen(on: options.listenAddress) { FileTransfer(files, around: FramedEcho()) }
+    terminal.say("listening on \(address)")
     _ = interrupt.wait()
-    let open = hub.connections.count
-    let isClean = hub.stop()
+    let open = service.hub.connections.count
+    let isClean = service.stop() && files.isIdle
     terminal.say(
         "files: \(received.value) received, \(sent.value) sent, \(failed.value) not; connections open at the end: \(open)"
     )
@@ -102,18 +105,20 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
     // Connected here, so that the system's own words tell why it cannot be done.
     let socket = try Socket.connected(to: address)
     let interrupt = Interrupt()
-    let hub = try TransferHub(choices)
-    let connection = try hub.adopt(socket)
+    let files = try FileService(choices)
+    let service = try FramedService(TransferMessage.codec, options: choices.streams, round: files.round)
+    let transfer = FileTransfer(files)
+    try service.adopt(socket, handler: transfer)
     // Ctrl-C ends the connection, and so the half file that has come is removed. Another one ends the program.
-    _ = try Thread("interrupt") { if interrupt.wait() { connection.close() } }
+    _ = try Thread("interrupt") { if interrupt.wait() { transfer.connection?.close() } }
     var failures = 0
     for name in names {
         let bar = ProgressBar(terminal)
         do throws(TransferError) {
             let receipt =
                 isSending
-                ? try connection.sendAndWait(name, progress: bar.show)
-                : try connection.fetch(name, progress: bar.show)
+                ? try transfer.sendAndWait(name, progress: bar.show)
+                : try transfer.fetch(name, progress: bar.show)
             bar.clear()
             terminal.say(line(receipt))
         } catch {
@@ -122,7 +127,7 @@ func transfer(_ command: String, _ names: [String], _ options: Stage.Options, on
             failures += 1
         }
     }
-    hub.stop()
+    service.stop()
     if failures > 0 { exit(1) }
 }
 

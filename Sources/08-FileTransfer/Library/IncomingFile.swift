@@ -8,42 +8,46 @@ import Timeline
 
 /// A file that is arriving: it has a temporary name beside its final one, and all its room on the disk, before the first
 /// byte comes. Under its final name there is nothing, and then the whole file; never a part of it. (I8.4)
-///
-/// What changes is guarded by the lock of the connection. What may wait for the disk belongs inside `port.blocking`.
 final class IncomingFile: @unchecked Sendable {
-    let id: UInt32
-    let name: SafeName
-    let observer: TransferObserver
     let file: File
+    private let path: String
     private let folder: String
     private let temporaryPath: String
-    private let options: TransferOptions
-    var state: ReceivingState
-    var meter = TransferMeter()
-    /// Belongs to the stream's calls, which come one at a time and in the order of the bytes.
+    private let service: FileService
+    private let room: (bytes: Int64, address: String?)
+    private let isDiscarded = Atomic<Bool>(false)
+    /// Belongs to who sums up: one at a time, in the order of the bytes.
     var checksum = Checksum()
+    /// Guarded by the lock of the transfer: what is to be summed up, and whether that is being done.
+    var unsummed: [PieceWrite] = []
+    var isSumming = false
     private static let count = Atomic<Int>(0)
 
     /// Makes the file and reserves its room: a full disk says so before a byte has crossed the wire, and no write has to
     /// look for room. May wait for the disk.
-    init(
-        _ id: UInt32, _ name: SafeName, in folder: String, size: UInt64, hub: TransferHub,
-        _ observer: TransferObserver
-    ) throws(TransferFailure) {
-        options = hub.options
-        guard let length = Int64(exactly: size), length <= options.maximumFileSize else { throw .tooLarge }
-        if !options.replaces, access(name.path(in: folder), F_OK) == 0 { throw .exists }
+    init(_ arrival: Arrival, from address: String?, _ service: FileService, port: CompletionPort)
+        throws(TransferFailure)
+    {
+        self.service = service
+        let options = service.options
+        folder = arrival.folder
+        path = arrival.name.path(in: folder)
+        guard let length = Int64(exactly: arrival.size), length <= options.maximumFileSize else {
+            throw .tooLarge
+        }
+        if !options.replaces, access(path, F_OK) == 0 { throw .exists }
+        try service.reserve(length, for: address, in: folder)
+        room = (length, address)
         let number = IncomingFile.count.add(1, ordering: .relaxed).newValue
         // Unlike any that an earlier run of this program may have left behind when it was killed.
         temporaryPath = "\(folder)/\(SafeName.temporaryPrefix)\(monotonicNanoseconds())-\(getpid())-\(number)"
         do throws(SystemError) { file = try File(temporaryPath, for: .creating) } catch {
+            service.giveBack(length, of: address)
             throw TransferFailure(error, writing: true)
         }
-        (self.id, self.name, self.folder, self.observer) = (id, name, folder, observer)
-        state = ReceivingState(size: size, limits: options.limits, now: monotonicNanoseconds())
         do throws(SystemError) {
             if options.preallocates { try file.reserve(length) }
-            try hub.port.associate(file, key: 0)
+            try port.associate(file, key: 0)
         } catch {
             discard()
             throw TransferFailure(error, writing: true)
@@ -54,9 +58,9 @@ final class IncomingFile: @unchecked Sendable {
     /// it is to be replaced. May wait for the disk.
     func keep() throws(TransferFailure) {
         defer { discard() }
+        let options = service.options
         do throws(SystemError) {
             if options.flushes { try file.flush() }
-            let path = name.path(in: folder)
             // A second name fails where there is one already; a new name for the first would replace it silently.
             let result = options.replaces ? rename(temporaryPath, path) : link(temporaryPath, path)
             if result != 0 { throw SystemError(errno, attempted: "name \(path)") }
@@ -66,37 +70,47 @@ final class IncomingFile: @unchecked Sendable {
         }
     }
 
-    /// Takes the temporary name away, and with it a file that has no other. What is still being written is cancelled.
+    /// Takes the temporary name away, and with it a file that has no other. What is still being written is cancelled. The
+    /// room is given back with it, once.
     func discard() {
+        guard !isDiscarded.exchange(true, ordering: .relaxed) else { return }
         unlink(temporaryPath)
         file.close()
+        service.giveBack(room.bytes, of: room.address)
     }
 }
 
 /// A write of received bytes, from the very chunk in which they came. (I8.7)
 final class PieceWrite: HubTask, Pooled, @unchecked Sendable {
     var link = PoolLink()
-    private var target: (file: IncomingFile, chunk: Chunk, connection: TransferConnection)?
+    private var target: (file: IncomingFile, chunk: Chunk, transfer: FileTransfer)?
+    private var part = UnsafeRawBufferPointer(start: nil, count: 0)
 
-    /// Keeps the chunk and posts the write.
-    func start(
-        _ bytes: UnsafeRawBufferPointer, of chunk: Chunk, at offset: UInt64, to file: IncomingFile,
-        _ connection: TransferConnection
+    /// Keeps the chunk: it is read into again when the bytes are written, and so a slow disk holds the sender back.
+    func keep(
+        _ bytes: UnsafeRawBufferPointer, of chunk: Chunk, at offset: UInt64, for file: IncomingFile,
+        _ transfer: FileTransfer
     ) {
-        target = (file, chunk, connection)
+        target = (file, chunk, transfer)
+        part = bytes
         self.offset = Int64(offset)
-        Recorder.label(identity, "write at \(offset)")
-        // Before the post: it may be through when the call returns.
         chunk.keep()
-        do throws(SystemError) { try file.file.write(self, from: bytes) } catch { completed(0, error) }
     }
 
-    /// The chunk is read into again only now: so a disk that is slow holds the sender back.
+    /// Sums the bytes up and posts the write. It may be through when the call returns.
+    func start() {
+        guard let file = target?.file else { return }
+        file.checksum.add(part)
+        Recorder.label(identity, "write at \(offset)")
+        do throws(SystemError) { try file.file.write(self, from: part) } catch { completed(0, error) }
+    }
+
+    /// The chunk is read into again only now.
     override func completed(_ bytes: Int, _ error: SystemError?) {
-        guard let (file, chunk, connection) = target else { return }
+        guard let (file, chunk, transfer) = target else { return }
         target = nil
-        connection.hub.writes.giveBack(self)
+        transfer.service.writes.giveBack(self)
         chunk.giveBack()
-        connection.wrote(file, bytes, error)
+        transfer.wrote(file, bytes, error)
     }
 }

@@ -1,6 +1,7 @@
 import CKernel
 import CompletionPorts
 import Contexts
+import Framing
 import Glibc
 import Kernel
 import Reordering
@@ -8,35 +9,35 @@ import Timeline
 
 /// A file that is to be sent when its turn comes.
 final class FileRequest: Sendable {
+    /// Its number on the wire.
+    let id: UInt32
     let path: String
     let name: SafeName
     /// The question that it answers; 0 when nobody asked.
     let question: UInt32
     let observer: TransferObserver
 
-    init(_ path: String, _ name: SafeName, question: UInt32 = 0, _ observer: TransferObserver) {
-        (self.path, self.name, self.question, self.observer) = (path, name, question, observer)
+    init(
+        _ id: UInt32, _ path: String, _ name: SafeName, question: UInt32 = 0, _ observer: TransferObserver
+    ) {
+        (self.id, self.path, self.name, self.question, self.observer) = (id, path, name, question, observer)
     }
 }
 
 /// A file that is being sent. Others may have it open, read it and even write it meanwhile: if it is not the announced
-/// one any more, that is found out. (I8.4) What changes is guarded by the lock of the connection.
+/// one any more, that is found out. (I8.4)
 final class OutgoingFile: @unchecked Sendable {
-    let request: FileRequest
+    let id: UInt32
     let file: File
     let size: UInt64
-    let id: UInt32
-    var state: SendingState
-    var meter = TransferMeter()
-    /// A part of the file is being read, and whoever brings it has the sum.
-    var isSumming = false
-    var summed: UInt64 = 0
+    /// Belongs to who brings the packet of a read: there is one at a time.
     var checksum = Checksum()
 
     /// Opens a file for reading, whoever else has it open. May wait for the disk, and belongs inside `port.blocking`.
     ///
     /// What this side has chosen may be a link; what the other side has named is in the folder, or is not sent.
-    init(_ request: FileRequest, id: UInt32, hub: TransferHub) throws(TransferFailure) {
+    init(_ request: FileRequest, port: CompletionPort) throws(TransferFailure) {
+        id = request.id
         // A look first that never waits: not for the other end of a pipe, and not for a program that has a lease on the
         // file, which is what having a file for oneself is here. Only what was looked at is opened for good.
         let flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | (request.question == 0 ? 0 : O_NOFOLLOW)
@@ -47,26 +48,22 @@ final class OutgoingFile: @unchecked Sendable {
         defer { Glibc.close(look) }
         var status = stat()
         guard fstat(look, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { throw .cannotRead }
-        // Nothing may come behind its end. A file that the system makes up as it is read says that it is empty.
+        // Some are made while they are read, and say any length: those of /proc none at all, those of /sys a page.
         var byte: UInt8 = 0
-        guard pread(look, &byte, 1, status.st_size) == 0 else { throw .cannotRead }
+        let end = status.st_size
+        guard pread(look, &byte, 1, end) == 0, end == 0 || pread(look, &byte, 1, end - 1) == 1 else {
+            throw .notAFile
+        }
         do throws(SystemError) {
             file = try File("/proc/self/fd/\(look)")
             size = UInt64(try file.size)
             // The system reads further ahead. Win32: FILE_FLAG_SEQUENTIAL_SCAN.
             _ = posix_fadvise(file.descriptor, 0, 0, POSIX_FADV_SEQUENTIAL)
-            try hub.port.associate(file, key: 0)
+            try port.associate(file, key: 0)
         } catch {
             throw TransferFailure(error, writing: false)
         }
-        self.request = request
-        self.id = id
-        state = SendingState(
-            size: size, pieceLimit: hub.options.pieceLimit, limits: hub.options.limits,
-            now: monotonicNanoseconds())
     }
-
-    var name: String { request.name.description }
 
     /// Whether the file still has the announced length.
     var isUnchanged: Bool { (try? file.size).map { $0 == Int64(size) } ?? false }
@@ -75,33 +72,38 @@ final class OutgoingFile: @unchecked Sendable {
 /// Reads a part of a file, to sum it up: what is transmitted never comes into this program's memory.
 final class SumRead: HubTask, Pooled, @unchecked Sendable {
     var link = PoolLink()
-    /// With the stream, so that a hub that stops waits for this read, too.
-    private var target: (file: OutgoingFile, connection: TransferConnection, stream: StreamConnection)?
+    /// With the connection, so that a service that stops waits for this read, too.
+    private var target:
+        (file: OutgoingFile, transfer: FileTransfer, connection: FramedConnection<LengthPrefixed>)?
     private static let capacity = 512 << 10
     private let memory = BufferMemory.take(capacity)
 
     deinit { BufferMemory.giveBack(memory) }
 
-    /// Under the lock of the connection. From here on the sum is whoever's that brings the packet.
-    func start(_ file: OutgoingFile, _ connection: TransferConnection, _ stream: StreamConnection)
-        throws(SystemError)
-    {
-        target = (file, connection, stream)
-        offset = Int64(file.summed)
-        let count = min(SumRead.capacity, Int(file.state.mayBeSummed - file.summed))
+    /// Under the lock of the transfer. From here on the sum is whoever's that brings the packet.
+    func start(
+        _ file: OutgoingFile, at offset: UInt64, upTo count: Int, _ transfer: FileTransfer,
+        _ connection: FramedConnection<LengthPrefixed>
+    ) throws(SystemError) {
+        target = (file, transfer, connection)
+        self.offset = Int64(offset)
         Recorder.label(identity, "sum up at \(offset)")
-        try file.file.read(self, into: UnsafeMutableRawBufferPointer(rebasing: memory[..<count]))
-    }
-
-    func giveBack(to hub: TransferHub) {
-        target = nil
-        hub.reads.giveBack(self)
+        let part = memory[..<min(SumRead.capacity, count)]
+        do throws(SystemError) {
+            try file.file.read(self, into: UnsafeMutableRawBufferPointer(rebasing: part))
+        } catch {
+            target = nil
+            throw error
+        }
     }
 
     override func completed(_ bytes: Int, _ error: SystemError?) {
-        guard let (file, connection, stream) = target else { return }
-        file.checksum.add(UnsafeRawBufferPointer(rebasing: memory[..<bytes]))
-        giveBack(to: connection.hub)
-        withExtendedLifetime(stream) { connection.summedUp(file, bytes, error) }
+        guard let (file, transfer, connection) = target else { return }
+        transfer.service.options.sums { [self] in
+            file.checksum.add(UnsafeRawBufferPointer(rebasing: memory[..<bytes]))
+            target = nil
+            transfer.service.reads.giveBack(self)
+            withExtendedLifetime(connection) { transfer.summedUp(file, bytes, error) }
+        }
     }
 }

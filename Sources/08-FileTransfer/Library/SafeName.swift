@@ -1,3 +1,5 @@
+import Framing
+
 /// The name of a file in one folder, and never anywhere else. There is no other way to a path than through it. (I8.5)
 ///
 /// A name that comes from the other side is bytes that somebody chose. What is one step of a path on every system,
@@ -16,9 +18,11 @@ public struct SafeName: Hashable, Sendable, CustomStringConvertible {
         guard (1...SafeName.maximumLength).contains(bytes.count),
             let text = String(validating: bytes, as: UTF8.self),
             text != ".", text != "..", !bytes.starts(with: SafeName.temporaryPrefix.utf8),
-            // A slash makes a path, a backslash does on Windows, and so does the colon of a drive. What moves a
-            // terminal's cursor is no name either, and a NUL ends it for the system but not for Swift.
-            text.unicodeScalars.allSatisfy({ !$0.isControl && !"/\\:".unicodeScalars.contains($0) })
+            // A slash makes a path, a backslash does on Windows, and so does the colon of a drive.
+            !text.utf8.contains(where: { "/\\:".utf8.contains($0) }),
+            // What chapter 06 would not print as it is is no name: what moves a terminal's cursor, turns the direction of
+            // the text or cannot be seen; and a NUL, which ends it for the system but not for Swift.
+            readable(bytes) == text
         else { return nil }
         description = text
     }
@@ -43,14 +47,10 @@ extension Collection<UInt8> {
     }
 }
 
-extension Unicode.Scalar {
-    /// Below the space, DEL, and U+0080 to U+009F: two bytes each, and a terminal may obey them all the same.
-    fileprivate var isControl: Bool { properties.generalCategory == .control }
-}
+/// Bytes for people, as chapter 06 prints them: nothing in them steers a terminal.
+private func readable(_ bytes: some Collection<UInt8>) -> String { Array(bytes).span.bytes.printable }
 
 /// A name for a message to people: printable, and not longer than a line.
 func readableName(_ bytes: some Collection<UInt8>) -> String {
-    let text = String(decoding: bytes.prefix(60), as: UTF8.self)
-    let shown = text.unicodeScalars.map { $0.isControl ? "?" : String($0) }
-    return shown.isEmpty ? "(no name)" : shown.joined() + (bytes.count > 60 ? "…" : "")
+    bytes.isEmpty ? "(no name)" : readable(bytes.prefix(60)) + (bytes.count > 60 ? "…" : "")
 }

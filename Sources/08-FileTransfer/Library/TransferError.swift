@@ -40,6 +40,12 @@ public enum TransferFailure: String, Error, Hashable, Sendable, CaseIterable {
     case disconnected = "the connection is over"
     /// The other side said something that makes no sense here.
     case nonsense = "the other side does not keep to the exchange"
+    /// The receiver has less room for one address than this file and those that are arriving from there already take.
+    case overShare = "it is more than one address may take of the receiver's room"
+    /// Fewer bytes a second than is waited for, over the whole of the transfer.
+    case tooSlow = "slower than is waited for"
+    /// Not a file whose size says how many bytes it has.
+    case notAFile = "it is no file that says how long it is"
 
     /// The number on the wire.
     public var code: UInt32 { UInt32(TransferFailure.allCases.firstIndex(of: self)!) }

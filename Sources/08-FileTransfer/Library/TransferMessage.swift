@@ -1,6 +1,9 @@
 import Framing
 
-/// What the two sides tell each other, one frame each. All have the same fields; not all of them use all.
+/// What the two sides tell each other about files, one frame each. The first byte of a frame says whose it is: 0 is in front
+/// of the program's own messages, 1 to 15 are about files.
+///
+/// All have the same fields; not all of them use all.
 ///
 /// Each side numbers the files that it sends, and answers carry that number. So both can happen on one connection at
 /// once, one file in each direction, and no message of the one is a message of the other. (I8.2)
@@ -25,8 +28,6 @@ public struct TransferMessage: Equatable, Sendable {
         case verified
         /// The sender: called off, for the reason `count`. At any moment between two pieces.
         case abort
-        /// Anybody: `text` has nothing to do with files.
-        case words
     }
 
     /// What is said.
@@ -37,14 +38,17 @@ public struct TransferMessage: Equatable, Sendable {
     public var count: UInt32
     /// A size, an offset, or a checksum.
     public var value: UInt64
-    /// A name or words, as bytes.
+    /// A name, as bytes.
     public var text: [UInt8]
 
-    /// The longest text. A name that is too long for a file still fits: it is to be refused, not to end the connection.
-    public static let maximumText = 32_768
+    /// What is in front of a message of the program.
+    static let programTag: UInt8 = 0
     private static let headLength = 17
-    /// The frames on the wire: four bytes of length, then the message.
-    public static let codec = LengthPrefixed(.four, .bigEndian, maximumLength: headLength + maximumText)
+    /// The least that a codec's messages have to hold: the longest name of a file.
+    static let minimumLength = headLength + SafeName.maximumLength
+    /// Frames for programs that have none of their own: four bytes of length, then up to 32 KiB. A name that is too long
+    /// for a file still fits: it is to be refused, not to end the connection.
+    public static let codec = LengthPrefixed(.four, .bigEndian, maximumLength: 32_768)
 
     /// A message.
     public init(
@@ -74,17 +78,22 @@ public struct TransferMessage: Equatable, Sendable {
         text = frame.extracting(droppingFirst: TransferMessage.headLength).withUnsafeBytes { Array($0) }
     }
 
-    /// The message as a frame. - Throws: `lengthTooLarge` beyond ``maximumText``.
-    public func frame() throws(FrameError) -> [UInt8] {
-        var message = SplitBuffer(limit: TransferMessage.codec.maximumLength)
-        try message.append(kind.rawValue, .bigEndian)
-        try message.append(id, .bigEndian)
-        try message.append(count, .bigEndian)
-        try message.append(value, .bigEndian)
-        try message.append(text.span.bytes)
-        var frame = SplitBuffer(limit: TransferMessage.codec.maximumFrameLength)
-        try message.withBytes { bytes throws(FrameError) in
-            try TransferMessage.codec.append(bytes, to: &frame)
+    /// What is behind the tag.
+    func body() throws(FrameError) -> SplitBuffer {
+        var body = SplitBuffer(limit: TransferMessage.headLength + text.count)
+        try body.append(id, .bigEndian)
+        try body.append(count, .bigEndian)
+        try body.append(value, .bigEndian)
+        try body.append(text.span.bytes)
+        return body
+    }
+
+    /// The message as a frame. - Throws: `lengthTooLarge` when the codec's messages are shorter.
+    public func frame(_ codec: LengthPrefixed = TransferMessage.codec) throws(FrameError) -> [UInt8] {
+        var frame = SplitBuffer(limit: codec.maximumFrameLength)
+        let body = try body()
+        try body.withBytes { bytes throws(FrameError) in
+            try codec.append(tag: kind.rawValue, bytes, to: &frame)
         }
         return frame.withBytes { $0.withUnsafeBytes { Array($0) } }
     }

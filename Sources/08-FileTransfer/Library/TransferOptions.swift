@@ -19,28 +19,27 @@ public struct TransferOptions: Sendable {
     public var flushes = false
     /// The largest file that is taken, in bytes.
     public var maximumFileSize: Int64 = 1 << 40
-    /// The most bytes of a file that are sent without a chance to call it off, and the most that are posted as one
-    /// transmit; never more than the system permits. Before the first of them goes out all have been read for the sum: the
+    /// The most bytes of a piece: of a file that are sent without a chance to call it off, or to say something else on the
+    /// connection. 512 KiB are 4 ms at 1 Gbit/s, 0.4 s at 10 Mbit/s, and half a minute at 128 kbit/s. Never more than the
+    /// system permits in one transmit. Before the first of them goes out all have been read for the sum: the
     /// receiver's limit for a stall has to be longer than that takes.
     public var pieceLimit = 512 << 10
-    /// Files that wait on one connection for the one under way; as many questions may be open.
+    /// Files that wait on one connection for the one under way; as many questions may be open. One more is `busy`.
     public var maximumWaitingFiles = 64
-    /// Messages that wait for a file's end, where they are queued.
-    public var maximumWaitingWords = 64
-    /// What becomes of a message while a file is under way in its direction.
-    public var wordsDuringFile = WordsDuringFile.queued
+    /// Whether messages are refused while a file is under way in their direction, as the article's server does it.
+    /// Otherwise they go between its pieces. (I8.1)
+    public var refusesMessages = false
+    /// Bytes that arriving files may take together; nil: what the disk has.
+    public var room: Int64?
+    /// The part of that room that files may take which come from one address without having been asked for.
+    public var share = 0.25
+    /// Where bytes are summed up. The work of one file comes one after the other; it is to be run once, on any thread. At
+    /// once, by the worker that has them, unless a program has a better place.
+    public var sums: @Sendable (_ work: @escaping @Sendable () -> Void) -> Void = { $0() }
     /// How long is waited for what.
     public var limits = TransferLimits()
     /// How the connections themselves are run.
     public var streams: StreamHub.Options
-
-    /// What becomes of a message while a file is under way in its direction. (I8.1)
-    public enum WordsDuringFile: Sendable {
-        /// The call fails with `busy`.
-        case refused
-        /// It is sent when the file is through, before the next.
-        case queued
-    }
 
     /// The defaults.
     ///
@@ -93,8 +92,8 @@ public struct TransferProgress: Sendable, Hashable {
     public var timeLeft: Duration? { rate > 0 ? .seconds(Double(total - bytes) / rate) : nil }
 }
 
-/// What a transfer tells whoever wants to know. Called by workers, by the clock of the hub, and by who calls off: to be
-/// short. No lock is held.
+/// What a transfer tells whoever wants to know. Called by workers, by the clock, and by who calls off: to be short.
+/// No lock is held.
 public struct TransferObserver: Sendable {
     /// How far it is: at most every tenth of a second, and at the end of the bytes.
     public var progress: @Sendable (TransferProgress) -> Void
@@ -113,22 +112,23 @@ public struct TransferObserver: Sendable {
 
 /// Measures one transfer.
 struct TransferMeter {
-    private let start = monotonicNanoseconds()
+    private let start: UInt64
     private var reported: UInt64 = 0
     private static let interval: UInt64 = 100_000_000
 
+    init(_ now: UInt64) { start = now }
+
     /// The progress, when it is time to tell.
-    mutating func look(_ name: String, _ bytes: UInt64, of total: UInt64) -> TransferProgress? {
-        let now = monotonicNanoseconds()
+    mutating func look(_ name: String, _ bytes: UInt64, of total: UInt64, now: UInt64) -> TransferProgress? {
         guard now - reported >= TransferMeter.interval || bytes == total else { return nil }
         reported = now
         let rate = Double(bytes) * 1e9 / Double(max(1, now - start))
         return TransferProgress(name: name, bytes: Int(bytes), total: Int(total), rate: rate)
     }
 
-    func receipt(_ name: String, _ bytes: UInt64, _ sum: Checksum) -> TransferReceipt {
+    func receipt(_ name: String, _ bytes: UInt64, _ sum: UInt64) -> TransferReceipt {
         TransferReceipt(
-            name: name, bytes: Int(bytes), checksum: sum.value,
+            name: name, bytes: Int(bytes), checksum: sum,
             duration: .nanoseconds(Int64(monotonicNanoseconds() - start)))
     }
 }

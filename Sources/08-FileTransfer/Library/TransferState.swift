@@ -6,12 +6,26 @@ public struct TransferLimits: Sendable {
     public let answer: UInt64
     /// For the next bytes to move, and for the last word, in nanoseconds.
     public let stall: UInt64
+    /// The slowest rate that is waited for, over the whole of a transfer, in bytes per second.
+    public let slowest: Int
+    /// From this age of a transfer on its rate is looked at, in nanoseconds.
+    public let grace: UInt64
 
-    /// Limits in the unit of a program.
-    public init(answer: Duration = .seconds(10), stall: Duration = .seconds(30)) {
+    /// Limits in the unit of a program. Bytes that come now and then put the end of a stall off, again and again; the
+    /// slowest rate is what ends that. 0 stands for any.
+    public init(
+        answer: Duration = .seconds(10), stall: Duration = .seconds(30), slowest: Int = 16 << 10,
+        after grace: Duration = .seconds(30)
+    ) {
         // At most 30 years, so that adding it to a time is always a time.
-        let limits = [answer, stall].map { UInt64(min(max(0, $0 / .nanoseconds(1)), 1e18)) }
-        (self.answer, self.stall) = (limits[0], limits[1])
+        let limits = [answer, stall, grace].map { UInt64(min(max(0, $0 / .nanoseconds(1)), 1e18)) }
+        (self.answer, self.stall, self.grace, self.slowest) = (limits[0], limits[1], limits[2], slowest)
+    }
+
+    /// Whether so many bytes since then are too few. A clock may have looked before.
+    func isTooSlow(_ bytes: UInt64, since start: UInt64, now: UInt64) -> Bool {
+        let elapsed = now > start ? now - start : 0
+        return elapsed >= grace && Double(bytes) * 1e9 < Double(slowest) * Double(elapsed)
     }
 }
 
@@ -49,6 +63,9 @@ public struct SendingState: Sendable {
     public private(set) var inFlight = 0
     private var summed: UInt64 = 0
     private var taken: UInt64?
+    /// When the receiver agreed, and what its system had taken of the connection by then.
+    private var start: (now: UInt64, taken: UInt64?) = (0, nil)
+    private var isSlow = false
     private let limits: TransferLimits
     private var deadline: UInt64
 
@@ -69,6 +86,7 @@ public struct SendingState: Sendable {
     public mutating func agreed(now: UInt64) -> Step {
         guard phase == .announced else { return phase == .over ? .wait : fail(.nonsense) }
         phase = .sending
+        start = (now, taken)
         deadline = now + limits.stall
         return next(now)
     }
@@ -92,12 +110,21 @@ public struct SendingState: Sendable {
         taken = count
     }
 
+    /// Bytes that have moved since the receiver agreed: of a large piece also those that have left.
+    private var moved: UInt64 {
+        guard let taken, let before = start.taken, taken >= before else { return sent }
+        return max(sent, taken - before)
+    }
+
     /// So many more bytes have been read and summed up.
     public mutating func summedUp(_ count: Int, now: UInt64) -> Step {
         summed += UInt64(count)
         if phase == .sending { deadline = now + limits.stall }
         return next(now)
     }
+
+    /// The next step, once more: what was to be done was not possible yet.
+    public mutating func proceed(now: UInt64) -> Step { next(now) }
 
     private mutating func next(_ now: UInt64) -> Step {
         guard phase == .sending, inFlight == 0 else { return .wait }
@@ -124,12 +151,15 @@ public struct SendingState: Sendable {
     }
 
     /// It is over, by this limit or for another reason, and the piece that has to be sent to its end does not move.
-    public func isStuck(now: UInt64) -> Bool { phase == .over && inFlight > 0 && now >= deadline }
+    public func isStuck(now: UInt64) -> Bool { phase == .over && inFlight > 0 && (isSlow || now >= deadline) }
 
     /// Time has passed.
     public mutating func tick(now: UInt64) -> Step {
-        guard phase != .over, now >= deadline else { return .wait }
-        return fail(phase == .sending ? .stalled : .noAnswer)
+        guard phase != .over else { return .wait }
+        if now >= deadline { return fail(phase == .sending ? .stalled : .noAnswer) }
+        guard phase == .sending, limits.isTooSlow(moved, since: start.now, now: now) else { return .wait }
+        isSlow = true
+        return fail(.tooSlow)
     }
 }
 
@@ -159,13 +189,16 @@ public struct ReceivingState: Sendable {
     /// Bytes that are written.
     public private(set) var written: UInt64 = 0
     private var promised: UInt64 = 0
+    private var sum: UInt64 = 0
     private let limits: TransferLimits
+    private let start: UInt64
     private var deadline: UInt64
 
     /// A file of so many bytes has been agreed to.
     public init(size: UInt64, limits: TransferLimits, now: UInt64) {
         self.size = size
         self.limits = limits
+        start = now
         deadline = now + limits.stall
     }
 
@@ -188,24 +221,26 @@ public struct ReceivingState: Sendable {
         return received
     }
 
-    /// Bytes have been written.
-    public mutating func wrote(_ count: Int, now: UInt64) -> Step {
+    /// Bytes have been written, and before that summed up.
+    ///
+    /// - Parameter sum: The sum of the whole file. Asked for when all of it is written.
+    public mutating func wrote(_ count: Int, now: UInt64, sum: () -> UInt64) -> Step {
         written += UInt64(count)
         deadline = now + limits.stall
-        return next()
+        return next(sum)
     }
 
     /// The sender says that this was all, and what the sum of it was. The file is what it was to be, or it is nothing. (I8.4)
-    public mutating func completed(sumIsRight: Bool) -> Step {
+    public mutating func completed(sum: UInt64, now: UInt64, is actual: () -> UInt64) -> Step {
         guard phase == .receiving else { return phase == .over ? .wait : fail(.nonsense) }
         guard received == size else { return fail(.sizeDiffers) }
-        guard sumIsRight else { return fail(.checksumDiffers) }
-        phase = .completed
-        return next()
+        (phase, self.sum, deadline) = (.completed, sum, now + limits.stall)
+        return next(actual)
     }
 
-    private mutating func next() -> Step {
+    private mutating func next(_ actual: () -> UInt64) -> Step {
         guard phase == .completed, written == size else { return .wait }
+        guard actual() == sum else { return fail(.checksumDiffers) }
         phase = .over
         return .keep
     }
@@ -219,6 +254,12 @@ public struct ReceivingState: Sendable {
 
     /// Time has passed.
     public mutating func tick(now: UInt64) -> Step {
-        phase != .over && now >= deadline ? fail(.stalled) : .wait
+        if phase != .over, now >= deadline { return fail(.stalled) }
+        // As long as bytes wait for this side's own disk, it is not the sender who is slow.
+        guard phase == .receiving, received == written, limits.isTooSlow(received, since: start, now: now)
+        else {
+            return .wait
+        }
+        return fail(.tooSlow)
     }
 }

@@ -13,6 +13,7 @@ public enum Chapter08 {
         AbortLeavesMode.pitfall,
         PathEscape.pitfall,
         DiskFull.pitfall,
+        OneAnnouncementKeepsTheDisk.pitfall,
         FileWriteBlocksWorker.pitfall,
     ]
 }

@@ -75,7 +75,7 @@ public enum FileOpenedExclusively {
             var failures: [TransferFailure?] = []
             var told: [TransferFailure?] = []
             let server = try ScriptedServer()
-            let hub = try TransferHub(Stand.options(driver))
+            let hub = try FileSide(Stand.options(driver))
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()
             for length in [30_000, 100_001] {

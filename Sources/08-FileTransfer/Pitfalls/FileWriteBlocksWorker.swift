@@ -75,7 +75,6 @@ public enum FileWriteBlocksWorker {
                 ])
         },
         fixed: { driver in
-            let words = TransferEventsEcho()
             let folder = try ScratchFolder()
             let home = try ScratchFolder()
             var options = Stand.options(driver, folder: folder.path)
@@ -83,38 +82,39 @@ public enum FileWriteBlocksWorker {
             options.streams.workers = 1
             options.streams.concurrency = 1
             options.streams.port.noticesBlocking = false
-            let server = try TransferHub(options, events: words.events)
+            let answered = Counter()
+            let server = try FileSide(options) { words, connection in try? connection.reply(words) }
             let address = try server.listen()
             // A disk that takes its time: whatever would carry out a write is held in the completion of a read.
             let held = try driver == .epoll ? HeldHelpers(server.port, home.make("any", bytes: 1)) : nil
-            let clients = try TransferHub(Stand.options(driver))
+            let clients = try FileSide(Stand.options(driver))
             let outcome = Outcome()
             try clients.connect(to: address).send(file: try home.make("a", bytes: 60_000), outcome.observer)
             // Its bytes have come; on epoll they wait for the disk.
-            let isWaiting = held == nil ? true : eventually { server.pendingWrites > 0 }
+            let isWaiting = held == nil ? true : eventually { server.files.pendingWrites > 0 }
             let ping = try ScriptedPeer(to: address)
             var slowest: UInt64 = 0
             for _ in 0..<pings {
                 let start = monotonicNanoseconds()
-                try ping.say(TransferMessage(.words, text: "ping".utf8))
-                guard try ping.hear()?.kind == .words else { break }
+                try ping.say("ping")
+                guard try ping.hearWords() != nil else { break }
                 slowest = max(slowest, monotonicNanoseconds() - start)
-                words.answered.add()
+                answered.add()
             }
             let written = folder.names.first.flatMap { folder.contents($0)?.count } ?? 0
-            let wasHeld = held == nil || written == 0 && server.pendingWrites > 0 && !outcome.hasEnded
+            let wasHeld = held == nil || written == 0 && server.files.pendingWrites > 0 && !outcome.hasEnded
             held?.release()
             let isWhole =
                 (try? outcome.wait()?.get()) != nil && folder.contents("a") == ScratchFolder.pattern(60_000)
             let isClean = clients.stop() && server.stop()
             return Observation(
-                happened: !isWaiting || !wasHeld || words.answered.value != pings || !isWhole || !isClean,
+                happened: !isWaiting || !wasHeld || answered.value != pings || !isWhole || !isClean,
                 lines: [
                     "one worker; "
                         + (held == nil
                             ? "the kernel writes the file"
                             : "the disk is held, and \(written) bytes are written"),
-                    "another client's pings: \(words.answered.value) of \(pings) answered, the slowest after "
+                    "another client's pings: \(answered.value) of \(pings) answered, the slowest after "
                         + readable(.nanoseconds(Int64(slowest))),
                     "then the disk goes on, and the file arrives whole: \(isWhole)",
                 ])
@@ -145,17 +145,6 @@ private struct Pinger {
         if poll(&wish, 1, milliseconds) == 0 { return false }
         var byte: [UInt8] = [0]
         return try byte.withUnsafeMutableBytes { try socket.receiveNow(into: $0) } == 1 && byte[0] == 7
-    }
-}
-
-/// Sends words back to whoever said them.
-private final class TransferEventsEcho: Sendable {
-    let answered = Counter()
-
-    var events: TransferEvents {
-        var events = TransferEvents()
-        events.words = { words, connection in try? connection.send(words) }
-        return events
     }
 }
 

@@ -15,9 +15,9 @@ final class BrokenHandshake {
         try peer.say(TransferMessage(.announce, 1, value: 1_000, text: name.utf8))
     }
 
-    func send(_ words: [UInt8]) throws -> Bool {
+    func send(_ words: String) throws -> Bool {
         if isInFileMode { return false }
-        try peer.say(TransferMessage(.words, text: words))
+        try peer.say(words)
         return true
     }
 
@@ -41,7 +41,7 @@ public enum HandshakeNeverAnswered {
             var refused = 0
             for _ in 0..<20 {
                 try sender.look()
-                if try !sender.send(Array("hello".utf8)) { refused += 1 }
+                if try !sender.send("hello") { refused += 1 }
             }
             withExtendedLifetime(pair) {}
             return Observation(
@@ -56,8 +56,8 @@ public enum HandshakeNeverAnswered {
             let server = try ScriptedServer()
             var options = Stand.options(driver)
             options.limits = TransferLimits(answer: .milliseconds(50))
-            options.wordsDuringFile = .refused
-            let hub = try TransferHub(options)
+            options.refusesMessages = true
+            let hub = try FileSide(options)
             defer { hub.stop() }
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()
@@ -66,15 +66,15 @@ public enum HandshakeNeverAnswered {
             let announced = try peer.hear()
             let failure = outcome.wait()?.failure
             let told = try peer.hear()
-            try connection.send(Array("hello".utf8))
-            let words = try peer.hear()
+            try connection.say(Array("hello".utf8))
+            let words = try peer.hearWords()
             // An answer that comes after all changes nothing any more.
             try peer.say(TransferMessage(.agree, announced?.id ?? 0))
-            try connection.send(Array("hello".utf8))
-            let next = try peer.hear()
+            try connection.say(Array("hello".utf8))
+            let next = try peer.hearWords()
             return Observation(
                 happened: failure != .noAnswer || told?.kind != .abort || told?.reason != .noAnswer
-                    || words?.kind != .words || next?.kind != .words,
+                    || words == nil || next == nil,
                 lines: [
                     "announced, and no answer within 50 ms: \(failure?.rawValue ?? "no outcome")",
                     "the other side was told: \(told.map { "\($0.kind), \($0.reason.rawValue)" } ?? "nothing")",

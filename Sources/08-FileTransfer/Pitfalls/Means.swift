@@ -96,6 +96,101 @@ public final class ScratchFolder: Sendable {
     }
 }
 
+/// One side: a service of chapter 06 whose connections carry files, and what they say.
+public final class FileSide: Sendable {
+    /// What its connections have in common.
+    public let files: FileService
+    /// The connections.
+    public let service: FramedService<LengthPrefixed>
+    private let made = Guarded<[FileTransfer]>([])
+    private let words: @Sendable ([UInt8], FramedConnection<LengthPrefixed>) -> Void
+
+    /// - Parameter words: Called with each message of the other side that is not about files.
+    public init(
+        _ options: TransferOptions, codec: LengthPrefixed = TransferMessage.codec,
+        events: FileEvents = FileEvents(),
+        words: @escaping @Sendable ([UInt8], FramedConnection<LengthPrefixed>) -> Void = { _, _ in }
+    ) throws(SystemError) {
+        files = try FileService(options, events: events)
+        service = try FramedService(codec, options: options.streams, round: files.round)
+        self.words = words
+    }
+
+    private func handler() -> FileTransfer {
+        let transfer = FileTransfer(files, around: Words(words))
+        made.locked { $0.append(transfer) }
+        return transfer
+    }
+
+    /// Listens.
+    @discardableResult
+    public func listen(on address: Address = .loopback()) throws(SystemError) -> Address {
+        try service.listen(on: address) { [self] in handler() }
+    }
+
+    /// Connects.
+    public func connect(to address: Address) throws(SystemError) -> FileTransfer {
+        let transfer = handler()
+        try service.connect(to: address, handler: transfer)
+        return transfer
+    }
+
+    /// Takes a connection over.
+    public func adopt(_ socket: Socket) throws(SystemError) -> FileTransfer {
+        let transfer = handler()
+        try service.adopt(socket, handler: transfer)
+        return transfer
+    }
+
+    /// Those that stand.
+    public var connections: [FileTransfer] {
+        made.locked { made in
+            made.removeAll { $0.isOver }
+            return made.filter { $0.connection != nil }
+        }
+    }
+
+    /// Where everything completes.
+    public var port: CompletionPort { service.hub.port }
+
+    /// Whether everything is back.
+    @discardableResult
+    public func stop() -> Bool { service.stop() && files.isIdle }
+}
+
+/// The program's own handler: tells what is said.
+private final class Words: FrameHandler {
+    private let told: @Sendable ([UInt8], FramedConnection<LengthPrefixed>) -> Void
+
+    init(_ told: @escaping @Sendable ([UInt8], FramedConnection<LengthPrefixed>) -> Void) { self.told = told }
+
+    func received(_ message: RawSpan, on connection: FramedConnection<LengthPrefixed>) {
+        told(message.withUnsafeBytes { Array($0) }, connection)
+    }
+}
+
+extension FramedConnection {
+    /// Answers with some bytes.
+    public func reply(_ bytes: [UInt8]) throws(FrameError) { try reply(bytes.span.bytes) }
+}
+
+extension FileTransfer {
+    /// Says something that has nothing to do with files.
+    public func say(_ words: [UInt8]) throws(SystemError) {
+        guard let connection else { throw SystemError(ENOTCONN, attempted: "say something") }
+        try connection.send(words.span.bytes)
+    }
+
+    /// Ends the connection.
+    public func close() { connection?.close() }
+
+    /// Waits until the connection stands.
+    public func waitUntilOpen() -> FileTransfer {
+        _ = eventually { connection != nil }
+        return self
+    }
+}
+
 /// A server with a folder, and what it was told.
 public final class Stand: Sendable {
     /// Where files arrive.
@@ -103,7 +198,7 @@ public final class Stand: Sendable {
     /// Where the client's files are.
     public let home: ScratchFolder
     /// The server.
-    public let server: TransferHub
+    public let server: FileSide
     /// Where it listens.
     public let address: Address
     private let driver: DriverKind
@@ -124,16 +219,12 @@ public final class Stand: Sendable {
         home = try ScratchFolder()
         var options = Stand.options(driver, folder: folder.path)
         change(&options)
-        server = try TransferHub(options, events: Stand.events(log))
+        let log = log
+        var events = FileEvents()
+        events.received = { _, result in log.received.locked { $0.append(result) } }
+        events.sent = { _, result in log.sent.locked { $0.append(result) } }
+        server = try FileSide(options, events: events) { words, _ in log.words.locked { $0.append(words) } }
         address = try server.listen()
-    }
-
-    private static func events(_ log: Log) -> TransferEvents {
-        var events = TransferEvents()
-        events.received = { result in log.received.locked { $0.append(result) } }
-        events.sent = { result in log.sent.locked { $0.append(result) } }
-        events.words = { words, _ in log.words.locked { $0.append(words) } }
-        return events
     }
 
     /// Options for scenarios: small pieces and chunks, so that a small file takes many steps.
@@ -146,12 +237,10 @@ public final class Stand: Sendable {
     }
 
     /// A client of it.
-    public func client(
-        events: TransferEvents = TransferEvents(), _ change: (inout TransferOptions) -> Void = { _ in }
-    ) throws(SystemError) -> Client {
+    public func client(_ change: (inout TransferOptions) -> Void = { _ in }) throws(SystemError) -> Client {
         var options = Stand.options(driver)
         change(&options)
-        return try Client(options, events, address)
+        return try Client(options, address)
     }
 
     /// What has become of files that came unasked.
@@ -165,15 +254,15 @@ public final class Stand: Sendable {
     public func hasReceived(_ count: Int) -> Bool { eventually { received.count >= count } }
 }
 
-/// A hub with one connection.
+/// A side with one connection.
 public final class Client: Sendable {
-    /// The hub.
-    public let hub: TransferHub
-    /// The connection.
-    public let connection: TransferConnection
+    /// The side.
+    public let hub: FileSide
+    /// What the connection carries.
+    public let connection: FileTransfer
 
-    init(_ options: TransferOptions, _ events: TransferEvents, _ address: Address) throws(SystemError) {
-        hub = try TransferHub(options, events: events)
+    init(_ options: TransferOptions, _ address: Address) throws(SystemError) {
+        hub = try FileSide(options)
         connection = try hub.connect(to: address)
     }
 
@@ -194,13 +283,13 @@ public final class ScriptedPeer: @unchecked Sendable {
     /// The connection.
     public let socket: Socket
     private let reader = FrameReader(TransferMessage.codec)
-    private var messages: [TransferMessage] = []
+    private var said: [Said] = []
     /// Raw bytes of pieces that have come.
     public private(set) var raw: [UInt8] = []
 
     /// Connects.
-    public init(to address: Address) throws(SystemError) {
-        socket = try Socket.connected(to: address)
+    public init(to address: Address, from host: Address? = nil) throws(SystemError) {
+        socket = try Socket.connected(to: address, from: host)
         try socket.setNoDelay()
     }
 
@@ -209,9 +298,28 @@ public final class ScriptedPeer: @unchecked Sendable {
 
     deinit { socket.close() }
 
-    /// Says something.
+    /// What the other side says.
+    public enum Said: Equatable, Sendable {
+        /// Something about files.
+        case file(TransferMessage)
+        /// Something else.
+        case words([UInt8])
+    }
+
+    /// Says something about files.
     public func say(_ message: TransferMessage) throws {
         try send(try message.frame())
+    }
+
+    /// Says something else.
+    public func say(_ words: String) throws { try send(try ScriptedPeer.frame(words)) }
+
+    /// Words as they are on the wire: behind a 0.
+    public static func frame(_ words: String) throws -> [UInt8] {
+        let bytes = Array(words.utf8)
+        var frame = SplitBuffer(limit: TransferMessage.codec.maximumFrameLength)
+        try TransferMessage.codec.append(tag: 0, bytes.span.bytes, to: &frame)
+        return frame.withBytes { $0.withUnsafeBytes { Array($0) } }
     }
 
     /// Sends bytes as they are.
@@ -233,10 +341,26 @@ public final class ScriptedPeer: @unchecked Sendable {
         }
     }
 
-    /// The next message, for a bounded time; nil at the end of the stream.
+    /// What is said next about files, for a bounded time; nil at the end of the stream. Words before it are passed over.
     public func hear() throws -> TransferMessage? {
+        while let next = try hearAny() {
+            if case .file(let message) = next { return message }
+        }
+        return nil
+    }
+
+    /// The next words; what is said about files before them is passed over.
+    public func hearWords() throws -> [UInt8]? {
+        while let next = try hearAny() {
+            if case .words(let words) = next { return words }
+        }
+        return nil
+    }
+
+    /// Whatever is said next, for a bounded time; nil at the end of the stream.
+    public func hearAny() throws -> Said? {
         var memory = [UInt8](repeating: 0, count: 65_536)
-        while messages.isEmpty {
+        while said.isEmpty {
             let count = try memory.withUnsafeMutableBytes { try socket.receiveNow(into: $0) }
             guard let count else {
                 try wait(POLLIN)
@@ -247,12 +371,14 @@ public final class ScriptedPeer: @unchecked Sendable {
                 memory.span.bytes.extracting(first: count),
                 raw: { raw += memory[$0] },
                 message: { frame in
-                    guard let message = try? TransferMessage(frame) else { return }
+                    guard let message = try? TransferMessage(frame) else {
+                        return said.append(.words(frame.withUnsafeBytes { Array($0.dropFirst()) }))
+                    }
                     if message.kind == .piece { reader.passThrough(Int(message.count)) }
-                    messages.append(message)
+                    said.append(.file(message))
                 })
         }
-        return messages.removeFirst()
+        return said.removeFirst()
     }
 
     /// Takes bytes of the stream, whatever they mean.

@@ -62,7 +62,7 @@ public enum OneFileAtATime {
             // One connection: the second is announced when the first is verified.
             let folder = try ScratchFolder()
             let server = try ScriptedServer()
-            let hub = try TransferHub(Stand.options(driver))
+            let hub = try FileSide(Stand.options(driver))
             let connections = [try hub.connect(to: server.address), try hub.connect(to: server.address)]
             let peers = [try server.accept(), try server.accept()]
             for seed in 1...2 {
@@ -78,7 +78,7 @@ public enum OneFileAtATime {
                 for (index, peer) in peers.enumerated() {
                     if round == 2 { announced[index] = try peer.hear() }
                     let id = announced[index]?.id ?? 0
-                    if index == 0 { order.append(announced[0]?.kind ?? .words) }
+                    if index == 0 { order.append(announced[0]?.kind ?? .ask) }
                     try peer.say(TransferMessage(.agree, id))
                     while let message = try peer.hear() {
                         if index == 0, message.kind != order.last { order.append(message.kind) }

@@ -12,6 +12,8 @@ public enum PathEscape {
             // The accent belongs to the dash: for Swift this text does not begin as it looks.
             ".incoming-1", ".incoming-\u{301}1",
             "a\u{1b}[2Jb", "a\u{9b}2Jb",
+            // The direction of the text turned, so that it ends in .txt to the eye; a line end; what cannot be seen.
+            "a\u{202E}txt.exe", "a\u{2028}b", "a\u{2029}b", "a\u{200B}b", "a\u{FEFF}b", "a\u{E000}b",
             String(repeating: "n", count: 10_000), String(repeating: "n", count: 256),
         ].map { Array($0.utf8) } + [[0x61, 0xFF, 0x62], [0x61, 0xC0, 0xAF, 0x62]]
 

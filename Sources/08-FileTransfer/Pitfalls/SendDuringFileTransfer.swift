@@ -1,4 +1,5 @@
 import CompletionPorts
+import Contexts
 import FileTransfer
 import Glibc
 import Kernel
@@ -62,53 +63,63 @@ public enum SendDuringFileTransfer {
                 ])
         },
         fixed: { driver in
-            let refused = try run(driver, .refused)
-            let queued = try run(driver, .queued)
+            let refused = try run(driver, refuses: true)
+            let between = try run(driver, refuses: false)
             return Observation(
-                happened: !refused.isWhole || !queued.isWhole || refused.answer != .busy
-                    || queued.answer != nil
-                    || refused.wordsAfter != 0 || queued.wordsAfter != 2,
+                happened: !refused.isWhole || !between.isWhole || refused.code != EBUSY || between.code != nil
+                    || refused.between != 0 || between.between != 2,
                 lines: [
-                    "messages refused: \(refused.answer.map { "\($0)" } ?? "accepted"), the file is "
+                    "messages between pieces: \(between.between) came while the file was on its way, and it is "
+                        + (between.isWhole ? "whole" : "corrupt"),
+                    "messages refused meanwhile: \(refused.code.map { SystemError.text($0) } ?? "accepted"), the file is "
                         + (refused.isWhole ? "whole" : "corrupt"),
-                    "messages queued: accepted, the file is \(queued.isWhole ? "whole" : "corrupt"), and "
-                        + "\(queued.wordsAfter) messages came behind it",
                 ])
         })
 
-    private static func run(_ driver: DriverKind, _ policy: TransferOptions.WordsDuringFile) throws
-        -> (isWhole: Bool, answer: TransferFailure?, wordsAfter: Int)
+    private static func run(_ driver: DriverKind, refuses: Bool) throws
+        -> (isWhole: Bool, code: Int32?, between: Int)
     {
         let folder = try ScratchFolder()
         let server = try ScriptedServer()
         var options = Stand.options(driver)
-        options.wordsDuringFile = policy
-        let hub = try TransferHub(options)
+        options.refusesMessages = refuses
+        let hub = try FileSide(options)
         defer { hub.stop() }
         let connection = try hub.connect(to: server.address)
         let peer = try server.accept()
         let outcome = Outcome()
-        try connection.send(file: try folder.make("a", bytes: size), outcome.observer)
-        var answer: TransferFailure?
-        let say = { do throws(TransferError) { try connection.send(words) } catch { answer = error.failure } }
+        let refusal = Guarded<Int32?>(nil)
+        let say = { @Sendable in
+            do throws(SystemError) { try connection.say(words) } catch { refusal.locked { $0 = error.code } }
+        }
+        // Called when the first piece has been sent, and before the last one is.
+        var observer = outcome.observer
+        let isFirst = Guarded(true)
+        observer.progress = { _ in
+            let isFirst = isFirst.locked { isFirst in
+                defer { isFirst = false }
+                return isFirst
+            }
+            if isFirst { say() }
+        }
+        try connection.send(file: try folder.make("a", bytes: size), observer)
         guard let announced = try peer.hear(), announced.kind == .announce else { return (false, nil, 0) }
-        // The file is under way from here on: first before, then in the middle of its bytes.
+        // The file is under way from here on: first before its bytes, then in their middle.
         say()
         try peer.say(TransferMessage(.agree, announced.id))
-        var kinds: [TransferMessage.Kind] = []
-        while let message = try peer.hear(), message.kind != .complete {
-            kinds.append(message.kind)
-            if kinds.count == 1 { say() }
+        var between = 0
+        hearing: while let next = try peer.hearAny() {
+            switch next {
+            case .words(let heard): if heard == words { between += 1 }
+            case .file(let message) where message.kind == .piece: break
+            case .file: break hearing
+            }
         }
-        let isWhole = kinds.allSatisfy { $0 == .piece } && peer.raw == ScratchFolder.pattern(size)
+        let isWhole = peer.raw == ScratchFolder.pattern(size)
         try peer.say(TransferMessage(.verified, announced.id))
-        guard case .success = outcome.wait() else { return (false, answer, 0) }
-        // Whatever waited has been sent by now, and this comes behind it.
-        try connection.send(Array("end".utf8))
-        var wordsAfter = 0
-        while let message = try peer.hear(), message.text != Array("end".utf8) {
-            if message.kind == .words && message.text == words { wordsAfter += 1 }
-        }
-        return (isWhole, answer, wordsAfter)
+        guard case .success = outcome.wait() else { return (false, nil, between) }
+        // The article's restriction ends with the file.
+        try connection.say(words)
+        return (try isWhole && peer.hearWords() == words, refusal.locked { $0 }, between)
     }
 }

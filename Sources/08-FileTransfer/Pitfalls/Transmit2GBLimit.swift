@@ -65,7 +65,7 @@ public enum Transmit2GBLimit {
             let server = try ScriptedServer()
             var options = Stand.options(driver)
             options.pieceLimit = 4_096
-            let hub = try TransferHub(options)
+            let hub = try FileSide(options)
             defer { hub.stop() }
             let connection = try hub.connect(to: server.address)
             let peer = try server.accept()

@@ -1,0 +1,195 @@
+import Contexts
+import Framing
+import Glibc
+import Kernel
+import Reordering
+
+/// What the two halves have decided is done here.
+extension FileTransfer {
+    /// Decides something under the lock, does there what is to be done at once, and the rest when the lock is free again.
+    func act(_ decide: () -> [FileAction]) {
+        var later: [() -> Void] = []
+        lock.lock()
+        perform(decide(), &later)
+        if let link {
+            if service.options.refusesMessages { link.refusesMessages = sender.isBusy }
+            if hasEnded { link.delayFinish(receiver.isKeeping || !outbox.isEmpty) }
+        }
+        lock.unlock()
+        for step in later { step() }
+    }
+
+    /// Under the lock.
+    func perform(_ actions: [FileAction], _ later: inout [() -> Void]) {
+        for action in actions {
+            switch action {
+            // Looked at before every piece: one that has begun has to be sent to its end.
+            case .piece where outgoing?.isUnchanged != true: perform(fail(.changed), &later)
+            case .say(let message) where message.kind == .complete && outgoing?.isUnchanged != true:
+                perform(fail(.changed), &later)
+            case .say(let message): say(message)
+            case .piece(let offset, let count): perform(sendPiece(offset, count), &later)
+            case .sum(let offset, let count): perform(sumUp(offset, count), &later)
+            case .open(let request): later.append { [self] in open(request) }
+            case .make(let arrival): later.append { [self] in make(arrival) }
+            case .keep: if let incoming { later.append { [self] in keep(incoming) } }
+            case .release:
+                if let outgoing { later.append { outgoing.file.close() } }
+                outgoing = nil
+            case .discard:
+                if let incoming { later.append { [self] in blocking { incoming.discard() } } }
+                incoming = nil
+            case .progress(let observer, let progress): later.append { observer.progress(progress) }
+            case .finished(let observer, let result): later.append { observer.finished(result) }
+            case .close: later.append { [self] in connection?.close() }
+            }
+        }
+    }
+
+    func fail(_ failure: TransferFailure, tells: Bool = true) -> [FileAction] {
+        outgoing.map { file in sender.step(file.id) { $0.fail(failure, tells: tells) } } ?? []
+    }
+
+    /// Under the lock: sends a message about files. One that finds no room waits, and until it has gone nothing is read: so
+    /// who asks and does not listen waits for himself.
+    func say(_ message: TransferMessage) {
+        outbox.append(message)
+        sendOutbox()
+    }
+
+    func sendOutbox() {
+        guard let link else { return (outbox, saidOfOutbox) = ([], 0) }
+        while saidOfOutbox < outbox.count, inFlight < FileTransfer.mostInFlight {
+            let message = outbox[saidOfOutbox]
+            do throws(SystemError) {
+                try send(message) { bytes throws(SystemError) in
+                    try link.send(bytes, tagged: message.kind.rawValue, token: FileTransfer.messageToken)
+                }
+                inFlight += 1
+            } catch {
+                // The next completed send, or the clock, tries again.
+                if error.code == ENOBUFS { break }
+                // The connection is over, or has said its last word: `closed` ends everything.
+            }
+            saidOfOutbox += 1
+        }
+        if saidOfOutbox == outbox.count { (outbox, saidOfOutbox) = ([], 0) }
+        guard outbox.isEmpty == isHoldingBack else { return }
+        isHoldingBack.toggle()
+        if isHoldingBack { link.pauseReading() } else { link.resumeReading() }
+    }
+
+    func send(_ message: TransferMessage, _ body: (RawSpan) throws(SystemError) -> Void)
+        throws(SystemError)
+    {
+        guard let bytes = try? message.body() else { return }
+        try bytes.withBytes { bytes throws(SystemError) in try body(bytes) }
+    }
+
+    /// Under the lock: head and bytes are one send, so nothing can come between them. (I8.1)
+    func sendPiece(_ offset: UInt64, _ count: Int) -> [FileAction] {
+        guard let outgoing, let link else { return [] }
+        let head = TransferMessage(.piece, outgoing.id, count: UInt32(count), value: offset)
+        do throws(SystemError) {
+            try send(head) { bytes throws(SystemError) in
+                try link.transmit(
+                    outgoing.file, offset: Int64(offset), length: count, behind: bytes,
+                    tagged: head.kind.rawValue, token: FileTransfer.messageToken - Int(outgoing.id))
+            }
+            sender.pieceBegun(count)
+            return []
+        } catch {
+            return error.code == ENOBUFS ? [] : fail(.disconnected)
+        }
+    }
+
+    /// Under the lock: reads the next part of what is sent.
+    func sumUp(_ offset: UInt64, _ count: Int) -> [FileAction] {
+        guard let outgoing, let link, let read = service.reads.take() else { return [] }
+        do throws(SystemError) {
+            try read.start(outgoing, at: offset, upTo: count, self, link)
+            return []
+        } catch {
+            service.reads.giveBack(read)
+            return fail(.cannotRead)
+        }
+    }
+
+    /// What may wait for the disk is said to the port, so that it lets another worker run.
+    func blocking<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure)
+        -> Result
+    {
+        guard let port = lock.locked({ link?.stream?.port }) else { return try body() }
+        return try port.blocking(body)
+    }
+
+    // MARK: Files, without the lock
+
+    /// Opens the file that is sent next, and announces it.
+    func open(_ request: FileRequest) {
+        let opened = Result { () throws(TransferFailure) in
+            guard let port = connection?.stream?.port else { throw .disconnected }
+            return try blocking { () throws(TransferFailure) in try OutgoingFile(request, port: port) }
+        }
+        act {
+            outgoing = try? opened.get()
+            return sender.opened(request, opened.map(\.size), now: monotonicNanoseconds())
+        }
+    }
+
+    /// Makes the file that is to come. In the handler's call: nothing else is received meanwhile.
+    func make(_ arrival: Arrival) {
+        let made = Result { () throws(TransferFailure) in
+            let id = TransferID(arrival.id, isPeers: true)
+            guard arrival.observer != nil || service.events.offered(self, id, "\(arrival.name)", arrival.size)
+            else {
+                throw .declined
+            }
+            guard let stream = connection?.stream else { throw .disconnected }
+            let address = arrival.observer == nil ? (try? stream.socket.remoteAddress.host) ?? "" : nil
+            return try blocking { () throws(TransferFailure) in
+                try IncomingFile(arrival, from: address, service, port: stream.port)
+            }
+        }
+        act {
+            var failure: TransferFailure?
+            switch made {
+            case .success(let file): incoming = file
+            case .failure(let reason): failure = reason
+            }
+            return receiver.made(arrival.observer ?? unasked, failure, now: monotonicNanoseconds())
+        }
+    }
+
+    var unasked: TransferObserver {
+        TransferObserver(
+            progress: { [self] in service.events.progress(self, $0) },
+            finished: { [self] in service.events.received(self, $0) })
+    }
+
+    /// All of it is there: it gets its name, and the sender this side's word for it.
+    func keep(_ file: IncomingFile) {
+        var failure: TransferFailure?
+        do throws(TransferFailure) {
+            try blocking { () throws(TransferFailure) in try file.keep() }
+        } catch {
+            failure = error
+        }
+        act { receiver.kept(failure, file.checksum.value, now: monotonicNanoseconds()) }
+    }
+
+    /// A part of what is sent has been read and summed up.
+    func summedUp(_ file: OutgoingFile, _ bytes: Int, _ error: SystemError?) {
+        let failure = error.map { TransferFailure($0, writing: false) }
+        act { sender.summedUp(file.id, bytes, file.checksum.value, failure, now: monotonicNanoseconds()) }
+    }
+
+    /// A part of what arrives has been summed up and written.
+    func wrote(_ file: IncomingFile, _ bytes: Int, _ error: SystemError?) {
+        let failure = error.map { TransferFailure($0, writing: true) }
+        act {
+            guard file === incoming else { return [] }
+            return receiver.wrote(bytes, failure, now: monotonicNanoseconds()) { file.checksum.value }
+        }
+    }
+}
