@@ -44,19 +44,21 @@ import Testing
         // The oldest waits in the driver, since one may run; the others are parked.
         let port = try makePort(1, driver)
         let workers = ["A", "B", "C"].map { PortWorker($0) }
-        for (index, worker) in workers.enumerated() { #expect(worker.waits(at: port, as: index + 1)) }
+        defer {
+            port.close()
+            for worker in workers { worker.worker.end() }
+        }
+        for (index, worker) in workers.enumerated() { try #require(worker.waits(at: port, as: index + 1)) }
         for number in UInt(1)...2 {
             try port.post(key: number)
-            #expect(workers[2].key() == number)
-            #expect(workers[2].waits(at: port, as: 3))
+            try #require(workers[2].key() == number)
+            try #require(workers[2].waits(at: port, as: 3))
         }
         // C has a packet and sleeps with it: the next is B's.
         try port.post(key: 3)
-        #expect(workers[2].key() == 3)
+        try #require(workers[2].key() == 3)
         try port.post(key: 4)
-        #expect(workers[1].key() == 4)
-        port.close()
-        for worker in workers { worker.worker.end() }
+        try #require(workers[1].key() == 4)
     }
 
     @Test("exit-flag-never-seen: a posted packet wakes the worker", arguments: DriverKind.permitted)
