@@ -1,6 +1,4 @@
 #if DEBUG
-    import Synchronization
-
     /// Moments within the way of an operation at which a test may do something: what happens there by chance once in a
     /// thousand times happens each time then. Not in a release build, where these moments cost nothing.
     package enum Between: Sendable {
@@ -15,19 +13,21 @@
         /// A helper thread has taken it, and has not begun.
         case queueAndHelper
 
-        private static let visitor = Mutex<(@Sendable (Between, Overlapped) -> Void)?>(nil)
+        private static let lock = Lock()
+        /// Guarded by the lock.
+        nonisolated(unsafe) private static var visitor: (@Sendable (Between, Overlapped) -> Void)?
 
         /// Calls `visit` at each of these moments while `body` runs, on the thread that is there, with no lock held.
         package static func visiting<Result>(
             _ visit: @escaping @Sendable (Between, Overlapped) -> Void, _ body: () throws -> Result
         ) rethrows -> Result {
-            visitor.withLock { $0 = visit }
-            defer { visitor.withLock { $0 = nil } }
+            lock.locked { visitor = visit }
+            defer { lock.locked { visitor = nil } }
             return try body()
         }
 
         static func pass(_ moment: Between, _ operation: Overlapped) {
-            visitor.withLock { $0 }?(moment, operation)
+            lock.locked { visitor }?(moment, operation)
         }
     }
 #endif

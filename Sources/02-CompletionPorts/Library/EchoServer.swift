@@ -143,8 +143,7 @@ private final class Clients: @unchecked Sendable {
     private var open: [ObjectIdentifier: EchoConnection] = [:]
     private var count = EchoServer.Counters()
     private var isStopping = false
-    private var paused: [Acceptance] = []
-    private var isRetrying = false
+    private var failed: [Acceptance] = []
     private var retrier: Kernel.Thread?
 
     init(_ listener: Socket, _ port: CompletionPort, _ maximum: Int) {
@@ -197,51 +196,37 @@ private final class Clients: @unchecked Sendable {
 
     private func close(_ connection: EchoConnection, failed: Bool) {
         connection.socket.close()
-        let resumed = monitor.locked {
-            guard open.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return [Acceptance]() }
+        monitor.locked {
+            guard open.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
             count.connections -= 1
             if failed && !isStopping { count.failed += 1 }
             if open.isEmpty { monitor.broadcast() }
-            defer { paused = [] }
-            return paused
         }
-        // A descriptor is free again.
-        for acceptance in resumed { try? listener.prepost(acceptance) }
     }
 
-    /// An accept that has failed is posted again when a connection has closed, since a descriptor is free then, and also
-    /// after a pause: another program may have given some back, or the limit may have been raised.
+    /// An accept that has failed, such as for want of a descriptor, is posted again after a pause. Not by a worker, whose
+    /// clients would have to wait.
     private func acceptFailed(_ acceptance: Acceptance, _ error: SystemError) {
-        let isAlone = monitor.locked {
-            guard !isStopping, error.code != ECANCELED else { return false }
-            count.failedAccepts += 1
-            paused.append(acceptance)
-            defer { isRetrying = true }
-            return !isRetrying
-        }
-        guard isAlone else { return }
-        // Not in a worker, whose clients would have to wait.
-        let thread = try? Kernel.Thread("accepts again") { [self] in retry() }
         monitor.locked {
-            retrier = thread
-            // Without a thread it is left to a connection's end.
-            if thread == nil { isRetrying = false }
+            guard !isStopping, error.code != ECANCELED else { return }
+            count.failedAccepts += 1
+            failed.append(acceptance)
+            if retrier == nil { retrier = try? Kernel.Thread("accepts again") { [self] in retry() } }
+            monitor.broadcast()
         }
     }
 
-    /// Posts failed accepts again after each pause, until there are none.
     private func retry() {
         while true {
-            let resumed = monitor.locked {
+            let again = monitor.locked {
+                while !isStopping, failed.isEmpty { monitor.wait() }
                 let next = Deadline.after(Clients.backOff)
                 while !isStopping, monitor.wait(until: next) {}
-                let resumed = paused
-                paused = []
-                isRetrying = !isStopping && !resumed.isEmpty
-                return isRetrying ? resumed : []
+                defer { failed = [] }
+                return isStopping ? [] : failed
             }
-            if resumed.isEmpty { return }
-            for acceptance in resumed { try? listener.prepost(acceptance) }
+            if again.isEmpty { return }
+            for acceptance in again { try? listener.prepost(acceptance) }
         }
     }
 
