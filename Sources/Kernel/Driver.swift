@@ -327,7 +327,7 @@ public class Driver: @unchecked Sendable {
             state.lock()
             if !drained || lane.pointee.ended { lane.pointee.ready = true }
             switch operation.operation {
-            case .receive where bytes == 0 && state.wasReset(operation, descriptor):
+            case .receive where bytes == 0 && state.wasReset(operation.buffer.count, descriptor):
                 complete(operation, state, lane, bytes: 0, code: ECONNRESET, &completed)
             case .receive, .send: complete(operation, state, lane, bytes: bytes, code: 0, &completed)
             default: moved = succeed(operation, state, lane, bytes, &completed)

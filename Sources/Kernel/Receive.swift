@@ -24,6 +24,25 @@ extension Socket {
     }
 }
 
+extension Socket {
+    /// Takes the bytes that are there, as a receive that never stays pending. It knows what the operations on this socket have
+    /// learned: of a reset that one of them was told of, the system tells a plain call no more than 0 bytes.
+    ///
+    /// - Returns: How many; 0 at the end of the stream; nil when there are none now.
+    /// - Throws: ECONNRESET and the like.
+    public func tryReceive(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
+        do throws(SystemError) {
+            let count = try receiveNow(into: buffer)
+            if count == 0, locked({ $0.wasReset(buffer.count, $0.pointee.descriptor) }) {
+                throw SystemError(ECONNRESET, attempted: "receive")
+            }
+            return count
+        } catch {
+            throw SystemError(locked { $0.note(error.code) }, attempted: error.attempted)
+        }
+    }
+}
+
 extension Overlapped {
     @inline(__always)
     final func attemptReceive(_ descriptor: Int32) -> Attempt {

@@ -235,9 +235,9 @@ extension UnsafeMutablePointer where Pointee == HandleState {
 
     /// Under the lock, when a receive has got 0 bytes: whether that was the end of the stream, or a reset that a send
     /// has noticed first. The system tells of a reset only once, and then gives 0 bytes to everybody else.
-    func wasReset(_ operation: Overlapped, _ descriptor: Int32) -> Bool {
+    func wasReset(_ room: Int, _ descriptor: Int32) -> Bool {
         if pointee.reset { return true }
-        guard operation.buffer.count > 0, !pointee.sendShutDown else { return false }
+        guard room > 0, descriptor >= 0, !pointee.sendShutDown else { return false }
         // After the other side's end alone, the connection would still be there to send on.
         var connection: UInt8 = 0
         var length = socklen_t(1)

@@ -16,12 +16,14 @@ private final class WrongBytes: StreamHandler {
     var received: Int { seen.locked { $0.received } }
     var wrong: Int { seen.locked { $0.wrong } }
 
-    func received(_ chunk: Chunk, on connection: StreamConnection) {
+    func received(_ chunk: Chunk, on connection: StreamConnection) { take(chunk.contents) }
+
+    func take(_ bytes: UnsafeRawBufferPointer) {
         seen.locked { seen in
-            for (offset, value) in chunk.contents.enumerated() where value != byte(seen.received + offset) {
+            for (offset, value) in bytes.enumerated() where value != byte(seen.received + offset) {
                 seen.wrong += 1
             }
-            seen.received += chunk.contents.count
+            seen.received += bytes.count
         }
     }
 
@@ -34,12 +36,23 @@ func showStream(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("20,000 chunks of one stream, nobody held back")
     var rows: [[String]] = []
     var isRight = true
-    for (isOrdered, workers) in [(false, 1), (false, 2), (true, 2), (true, 4)] {
-        let hub = try makeHub(
-            options.driver, reads: options.number(reads) ?? 4, workers: workers, capacity: 16
-        ) {
-            $0.ordersReads = isOrdered
+    let pending = options.number(reads) ?? 4
+    for workers in [1, 2] {
+        let pair = try Pair()
+        let seen = WrongBytes()
+        let stream = try BrokenStream(
+            options.driver, pair.server, reads: pending, workers: workers, capacity: 16
+        ) { _ in
+        } process: { _, bytes in
+            bytes.withUnsafeBytes(seen.take)
         }
+        try pair.client.say((0..<total).map(byte))
+        _ = eventually { seen.received == total }
+        stream.stop()
+        rows.append(["without", "\(workers)", readable(seen.received), readable(seen.wrong), "", ""])
+    }
+    for workers in [2, 4] {
+        let hub = try makeHub(options.driver, reads: pending, workers: workers, capacity: 16)
         let pair = try Pair()
         let handler = WrongBytes()
         let connection = try hub.adopt(pair.server, handler: handler)
@@ -47,11 +60,10 @@ func showStream(_ options: Stage.Options, on terminal: Terminal) throws {
         try pair.client.shutDownSending()
         let isOver = handler.over.pass()
         let window = connection.window
-        isRight =
-            isRight && isOver && hub.stop() && (!isOrdered || handler.wrong == 0 && handler.received == total)
+        isRight = isRight && isOver && hub.stop() && handler.wrong == 0 && handler.received == total
         rows.append([
-            isOrdered ? "with" : "without", "\(workers)", readable(handler.received), readable(handler.wrong),
-            isOrdered ? readable(window.early) : "", isOrdered ? "\(window.mostWaiting)" : "",
+            "with", "\(workers)", readable(handler.received), readable(handler.wrong), readable(window.early),
+            "\(window.mostWaiting)",
         ])
     }
     terminal.table(
@@ -62,18 +74,15 @@ func showStream(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.claim("with numbers every byte is in its place, for any number of workers", holds: isRight)
 }
 
-/// Questions that are answered by four threads: with tickets that are kept, and with tickets that are not.
+/// Questions that are answered by four threads: with tickets, and without any.
 func showAnswers(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("200 questions of one client, answered by four threads")
     var rows: [[String]] = []
     var misplaced: [Bool: Int] = [:]
     for isOrdered in [false, true] {
         let pair = try Pair()
-        let jobs = Jobs()
-        let hub = try makeHub(options.driver, reads: 1, capacity: 1) {
-            $0.ordersSends = isOrdered
-            $0.maximumPendingSends = 256
-        }
+        let jobs = Jobs(takesTickets: isOrdered)
+        let hub = try makeHub(options.driver, reads: 1, capacity: 1) { $0.maximumPendingSends = 256 }
         try hub.adopt(pair.server, handler: jobs)
         let threads = (0..<4).map { index in startThread("answer \(index)") { jobs.work() } }
         let questions = (0..<200).map { UInt8($0) }
@@ -84,21 +93,25 @@ func showAnswers(_ options: Stage.Options, on terminal: Terminal) throws {
         jobs.end()
         for thread in threads { thread.join() }
         _ = hub.stop()
-        rows.append([isOrdered ? "kept" : "ignored", readable(answers.count), readable(wrong)])
+        rows.append([isOrdered ? "taken" : "none", readable(answers.count), readable(wrong)])
     }
     terminal.table(["tickets", "answers", "answers to another question"], rows)
     terminal.claim("with tickets each answer comes to its question", holds: misplaced[true] == 0)
 }
 
-/// Takes a ticket for each question as it comes, and leaves the rest to others.
+/// Takes a ticket for each question as it comes, if it is to, and leaves the rest to others.
 private final class Jobs: StreamHandler, @unchecked Sendable {
+    private let takesTickets: Bool
     private let monitor = Monitor()
     // Guarded by the monitor.
     private var waiting: [@Sendable () -> Void] = []
     private var isOver = false
 
+    init(takesTickets: Bool) { self.takesTickets = takesTickets }
+
     func received(_ chunk: Chunk, on connection: StreamConnection) {
-        guard let question = chunk.contents.first, let ticket = try? connection.takeTicket() else { return }
+        guard let question = chunk.contents.first else { return }
+        let ticket = takesTickets ? try? connection.takeTicket() : nil
         monitor.locked {
             waiting.append {
                 // Some are harder than others.

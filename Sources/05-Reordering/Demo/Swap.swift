@@ -5,7 +5,7 @@ import ReorderingPitfalls
 import Stage
 import Timeline
 
-/// Keeps what it receives, chunk by chunk, and marks those that come before an earlier one.
+/// Keeps what is processed, chunk by chunk, and marks those that come before an earlier one.
 private final class Watcher: StreamHandler {
     private let chunks = Guarded<[(number: UInt32, text: String)]>([])
 
@@ -19,15 +19,16 @@ private final class Watcher: StreamHandler {
     var count: Int { chunks.locked { $0.count } }
 
     func received(_ chunk: Chunk, on connection: StreamConnection) {
+        process(chunk.number.value, Array(chunk.contents))
+    }
+
+    func process(_ number: UInt32, _ bytes: [UInt8]) {
         let missing = chunks.locked { chunks in
-            let missing = (0..<chunk.number.value).first { number in !chunks.contains { $0.number == number }
-            }
-            chunks.append((chunk.number.value, text(Array(chunk.contents))))
+            let missing = (0..<number).first { number in !chunks.contains { $0.number == number } }
+            chunks.append((number, text(bytes)))
             return missing
         }
-        Recorder.note(
-            "read \(chunk.number) is processed" + (missing.map { " before read \($0) ⇄" } ?? ""),
-            of: chunk.identity)
+        Recorder.note("read \(number) is processed" + (missing.map { " before read \($0) ⇄" } ?? ""))
         // What is processed takes its time.
         let end = monotonicNanoseconds() + 15_000
         while monotonicNanoseconds() < end {}
@@ -40,20 +41,33 @@ func showSwap(isOrdered: Bool, _ options: Stage.Options, on terminal: Terminal) 
         isOrdered ? "With numbers: a chunk waits for its turn" : "Without numbers: who comes first goes first"
     )
     let words = ["one,", "two,", "six,", "ten,", "end."]
-    let gate = Gate()
-    let hub = try makeHub(options.driver, reads: max(3, options.number(reads) ?? 3)) {
-        $0.ordersReads = isOrdered
-        $0.probe = holding(1, until: 3, gate)
-    }
+    let pending = max(3, options.number(reads) ?? 3)
+    let (gate, watcher) = (Gate(), Watcher())
     let pair = try Pair()
-    let watcher = Watcher()
     Recorder.start()
-    let connection = try hub.adopt(pair.server, handler: watcher)
+    let (early, stop): (() -> Int, () -> Bool)
+    if isOrdered {
+        let hub = try makeHub(options.driver, reads: pending) { $0.probe = holding(1, until: 3, gate) }
+        let connection = try hub.adopt(pair.server, handler: watcher)
+        (early, stop) = ({ connection.window.early }, { hub.stop() })
+    } else {
+        let stream = try BrokenStream(options.driver, pair.server, reads: pending) { number in
+            if number == 1 { gate.pass() }
+            if number == 3 { gate.open() }
+        } process: { number, bytes in
+            watcher.process(UInt32(number), bytes)
+        }
+        early = { 0 }
+        stop = {
+            stream.stop()
+            return true
+        }
+    }
     try pair.client.say(words.joined())
     let isThere = eventually { watcher.count == words.count }
     let recording = Recorder.stop()
-    let early = connection.window.early
-    let isClean = hub.stop()
+    let waited = early()
+    let isClean = stop()
     terminal.draw(recording)
     terminal.say()
     terminal.say("sent:      \(words.joined(separator: " "))")
@@ -61,10 +75,10 @@ func showSwap(isOrdered: Bool, _ options: Stage.Options, on terminal: Terminal) 
     let isInOrder = watcher.marked == words
     if isOrdered {
         terminal.claim(
-            "chunks that came before an earlier one, and waited for it: \(early)",
-            holds: isThere && isClean && isInOrder && early > 0)
+            "chunks that came before an earlier one, and waited for it: \(waited)",
+            holds: isThere && isClean && isInOrder && waited > 0)
     } else {
-        terminal.claim("chunks that two workers took are swapped", holds: isThere && !isInOrder)
+        terminal.claim("chunks that two workers took are swapped", holds: isThere && isClean && !isInOrder)
     }
     if isOrdered == (options.value(numbers) != "without") {
         try options.save(

@@ -1,7 +1,8 @@
 /// Takes numbered elements in any order, and gives them out in the order of their numbers.
 ///
 /// It has room for `capacity` elements, from the next expected number on, and never for more: whoever gives the
-/// numbers has no more than so many of them out. (I5.3) Nothing is allocated after `init`, and each step costs the same
+/// numbers has no more than so many of them out. (I5.3) Elements that come in their order cost no memory; the places for
+/// those that have to wait are made when the first one does, and nothing is allocated after that. Each step costs the same
 /// however many wait. It has no lock: it belongs to something that has one. (I5.2)
 public struct ReorderWindow<Element>: ~Copyable {
     /// How many elements it has room for, the next expected one included.
@@ -12,10 +13,11 @@ public struct ReorderWindow<Element>: ~Copyable {
     public private(set) var count = 0
     /// The most that ever were.
     public private(set) var peak = 0
-    // This window's alone, from `init` to `deinit`. A power of two, so that the place of a number is the same before
-    // and after the numbers begin again. (I5.4)
-    private let slots: UnsafeMutablePointer<Element?>
-    private let mask: UInt32
+    /// The expected element, if it is there: it never has a place.
+    private var head: Element?
+    // This window's alone, until `deinit`; nil until an element has to wait. As many as a power of two, so that the place of
+    // a number is the same before and after the numbers begin again. (I5.4)
+    private var places: UnsafeMutablePointer<Element?>?
 
     /// What became of an element that was put in.
     public enum Place: Sendable, Equatable {
@@ -34,20 +36,19 @@ public struct ReorderWindow<Element>: ~Copyable {
         precondition((1...(1 << 30)).contains(capacity), "a window has room for 1 to 2^30 elements")
         self.capacity = capacity
         expected = first
-        var room = 1
-        while room < capacity { room *= 2 }
-        mask = UInt32(room - 1)
-        slots = .allocate(capacity: room)
-        slots.initialize(repeating: nil, count: room)
     }
 
     deinit {
-        slots.deinitialize(count: Int(mask) + 1)
-        slots.deallocate()
+        places?.deinitialize(count: room)
+        places?.deallocate()
     }
 
-    private func slot(_ number: SequenceNumber) -> UnsafeMutablePointer<Element?> {
-        slots + Int(number.value & mask)
+    private var room: Int { 1 << (Int.bitWidth - (capacity - 1).leadingZeroBitCount) }
+
+    private func place(_ number: SequenceNumber, in places: UnsafeMutablePointer<Element?>)
+        -> UnsafeMutablePointer<Element?>
+    {
+        places + (Int(number.value) & (room - 1))
     }
 
     /// Puts an element in. Only `taken` has kept it.
@@ -55,32 +56,45 @@ public struct ReorderWindow<Element>: ~Copyable {
         let distance = expected.distance(to: number)
         if distance < 0 { return .late }
         if distance >= capacity { return .beyond }
-        let slot = slot(number)
-        if slot.pointee != nil { return .duplicate }
-        slot.pointee = element
+        if distance == 0 {
+            if head != nil { return .duplicate }
+            head = element
+        } else {
+            let place = place(number, in: places ?? makePlaces())
+            if place.pointee != nil { return .duplicate }
+            place.pointee = element
+        }
         count += 1
         if count > peak { peak = count }
         return .taken
     }
 
+    private mutating func makePlaces() -> UnsafeMutablePointer<Element?> {
+        let made = UnsafeMutablePointer<Element?>.allocate(capacity: room)
+        made.initialize(repeating: nil, count: room)
+        places = made
+        return made
+    }
+
     /// Whether the next expected element is there.
-    public var hasNext: Bool { count > 0 && slot(expected).pointee != nil }
+    public var hasNext: Bool { head != nil }
 
     /// Takes the next expected element out; nil while it is missing, whatever else is there.
     public mutating func takeNext() -> Element? {
-        guard count > 0 else { return nil }
-        let slot = slot(expected)
-        guard let element = slot.pointee else { return nil }
-        slot.pointee = nil
+        guard let element = head.take() else { return nil }
         count -= 1
         expected = expected.next
+        if count > 0, let places { head = place(expected, in: places).pointee.take() }
         return element
     }
 
     /// Gives up waiting: takes the earliest element that is there, and goes on behind it. Nil when there is none.
     public mutating func takeEarliest() -> Element? {
         guard count > 0 else { return nil }
-        while slot(expected).pointee == nil { expected = expected.next }
+        while head == nil, let places {
+            expected = expected.next
+            head = place(expected, in: places).pointee.take()
+        }
         return takeNext()
     }
 }

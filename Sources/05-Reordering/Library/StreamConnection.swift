@@ -6,184 +6,177 @@ import Timeline
 
 /// A connection with several reads pending, whose bytes reach its handler in order.
 ///
-/// One lock guards everything that the fields say. It is held while a number is given and the read posted, and while the
-/// window is changed; never while the handler is called. (I5.1, I5.2) Any thread may call it.
-public final class StreamConnection: @unchecked Sendable {
+/// It is a receiver and a sender with one lock around both. The lock is held while a number is given and the read posted, and
+/// while a window is changed; never while the handler is called. (I5.1, I5.2) Any thread may call it.
+public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// Its name.
     public let id = ConnectionID.next()
-    /// The connection itself, for options and addresses. Posting and closing are not the caller's.
+    /// The connection itself, for options. Posting and closing are not the caller's.
     public let socket: Socket
-    let hub: StreamTable
+    /// The address of the other end, for ever: also when the connection is over. Nil if the system did not say.
+    public let remoteAddress: Address?
+    let hub: StreamHub
+    let registry: ConnectionRegistry<StreamConnection>
     let lock = Lock()
 
     // MARK: What the lock guards
 
     /// Let go when the connection is over, so that handler and connection may refer to each other.
     var handler: (any StreamHandler)?
-    /// The number of the next read.
-    private var nextRead: SequenceNumber
-    /// Reads that have completed and are not yet handled. (I5.3)
-    private var reads: ReorderWindow<Chunk>
-    /// Reads that came before an earlier one.
-    private var early = 0
-    /// A worker is handing things to the handler. Whoever comes meanwhile leaves what he has in the window. (I5.2)
+    var receiver: OrderedReceiver
+    var sender: OrderedSender
+    /// The operation of a connect, and after it of the waits: it has no number.
+    private var signal: StreamOperation?
+    private var local: Address?
+    /// A worker is handing things to the handler. Whoever comes meanwhile leaves what it has in the window. (I5.2)
     private var isDraining = false
-    /// Operations whose packets have not been taken in.
-    var operations = 0
+    /// It does not stand yet: its handler is being made, or its connect is pending.
+    private var isBeginning = true
     private(set) var isOpen = false
-    private(set) var hasEnded = false
+    /// What came with the connection has its numbers.
+    private(set) var isReading = false
     /// Why it is over; nil while it is not.
     private(set) var reason: CloseReason?
     /// This side has closed it, so nothing is handed to the handler any more.
     private var isDiscarding = false
     private var isAnnounced = false
-    var isInTable = false
+    var counted = Traffic()
+    /// Set before anybody else has a reference.
+    var isRegistered = false
+    /// When it is closed, and why then: for a connect, and for an end, that take too long. In nanoseconds; 0 for never.
+    var limit: (at: UInt64, reason: CloseReason) = (0, .cancelled)
 
-    // What is to be sent, in `Sending.swift`.
-    /// Chains of chunks that wait for their turn; nil where a ticket was given up.
-    var sends: ReorderWindow<Chunk?>
-    var nextTicket = SequenceNumber(0)
-    /// Contexts that send, and tickets that are out.
-    var pendingSends = 0
-    /// Operations that send.
-    var sending = 0
-    var isFinishing = false
-    var isShutDown = false
-    /// Sends that are through, and whose handler wants to hear of it.
-    var notices = ChunkQueue()
-
-    init(_ socket: Socket, _ hub: StreamTable) {
+    init(
+        _ socket: Socket, _ hub: StreamHub, _ registry: ConnectionRegistry<StreamConnection>,
+        _ handler: (any StreamHandler)? = nil, local: Address? = nil, remote: Address?
+    ) {
         self.socket = socket
         self.hub = hub
-        nextRead = hub.options.firstNumber
-        reads = ReorderWindow(capacity: hub.options.pendingReads, first: nextRead)
-        sends = ReorderWindow(capacity: hub.options.maximumPendingSends + hub.options.pendingReads)
+        self.registry = registry
+        self.handler = handler
+        self.local = local
+        remoteAddress = remote
+        receiver = OrderedReceiver(limit: hub.options.pendingReads, first: hub.options.firstNumber)
+        sender = OrderedSender(limit: hub.options.maximumPendingSends, returns: hub.options.pendingReads)
     }
 
-    deinit { if isInTable { hub.wasReleased() } }
+    deinit { if isRegistered { registry.released() } }
+
+    /// Where its packets go. Other handles that belong to this connection, such as files, go there too.
+    public var port: CompletionPort { hub.port }
+
+    /// The address of this end, for ever; nil before `opened`.
+    public var localAddress: Address? { lock.locked { local } }
 
     /// Why it is over; nil while it is open.
     public var closeReason: CloseReason? { lock.locked { reason } }
 
-    /// What its window of reads has seen.
-    public var window: WindowCounters {
-        lock.locked { WindowCounters(waiting: reads.count, mostWaiting: reads.peak, early: early) }
-    }
+    // MARK: The beginning
 
-    /// What a window of reads has seen.
-    public struct WindowCounters: Sendable, Equatable {
-        /// Chunks in it now.
-        public var waiting = 0
-        /// The most that ever were, the one whose turn it is included: never more than the pending reads. (I5.3)
-        public var mostWaiting = 0
-        /// Chunks that came before an earlier one.
-        public var early = 0
-    }
-
-    // MARK: Reading
-
-    /// The connection stands: tells the handler, and posts the first reads.
-    func start() {
+    /// The connection stands: tells the handler, and posts the first reads. What came with the accept is the first of the
+    /// stream.
+    func start(_ handler: any StreamHandler, with first: UnsafeRawBufferPointer? = nil) {
         lock.lock()
+        self.handler = handler
         // Nobody else drains before `opened` has returned.
         isDraining = true
+        isBeginning = false
         isOpen = true
+        counted.since = monotonicNanoseconds()
         withHandler { $0.opened(self) }
-        for _ in 0..<hub.options.pendingReads where reason == nil {
-            guard let chunk = hub.chunks.take() else {
-                shut(.outOfResources)
-                break
-            }
-            chunk.connection = self
-            chunk.isReader = true
-            post(chunk)
-        }
-        // Somebody may have asked for it before there was a connection.
+        if reason == nil, let first { receiver.begin(with: first, self) }
+        // From here on others may have it read, too.
+        isReading = true
+        replan()
+        // It may have been asked for before there was a connection.
         finishIfDone()
         isDraining = false
         drain()
+        hub.settle()
     }
 
-    /// Under the lock: gives a read its number and posts it. In one critical section, so the order of the numbers is the
-    /// order of the posts, and that is the order in which the system fills them. (I5.1)
-    private func post(_ chunk: Chunk) {
-        guard reason == nil, !hasEnded else { return retire(chunk) }
-        chunk.number = nextRead
-        nextRead = nextRead.next
-        Recorder.label(chunk.identity, "read \(chunk.number)")
-        hub.options.probe?.numbered(chunk)
-        operations += 1
-        do throws(SystemError) {
-            try socket.receive(chunk, into: chunk.memory)
-        } catch {
-            // No packet will come. The number is given, so the failure takes its place in the stream. (I5.2)
-            operations -= 1
-            chunk.failure = error.code
-            if hub.options.ordersReads { return wait(chunk) }
-            shut(CloseReason(error))
-            retire(chunk)
-        }
-    }
-
-    /// Under the lock: puts a read that is through to where it waits for its turn.
-    private func wait(_ chunk: Chunk) {
-        if chunk.number != reads.expected {
-            early += 1
-            Recorder.note("read \(chunk.number) came before read \(reads.expected)", of: chunk.identity)
-        }
-        hub.options.probe?.placed(chunk)
-        // There are no more numbers out than the window has room for.
-        let place = reads.insert(chunk, chunk.number)
-        precondition(place == .taken, "a read came twice")
-    }
-
-    /// Nobody has a share in the chunk any more.
-    func readAgain(_ chunk: Chunk) {
+    /// Posts the connect.
+    func connect(to address: Address) {
         lock.lock()
-        post(chunk)
+        do throws(SystemError) {
+            try socket.connect(signalOperation(), to: address)
+        } catch {
+            isBeginning = false
+            shut(CloseReason(error))
+        }
         leave()
     }
 
-    /// Under the lock: a read chunk goes home.
-    private func retire(_ chunk: Chunk) {
-        chunk.connection = nil
-        chunk.isReader = false
-        chunk.failure = 0
-        hub.chunks.giveBack(chunk)
+    private func connected(_ error: SystemError?) {
+        lock.lock()
+        limit.at = 0
+        if let error { shut(CloseReason(error)) }
+        guard reason == nil, let handler else {
+            isBeginning = false
+            return drain()
+        }
+        local = try? socket.localAddress
+        lock.unlock()
+        start(handler)
+    }
+
+    /// Under the lock: the one operation without a number. While it is pending it keeps this connection.
+    private func signalOperation() -> StreamOperation {
+        let operation = signal ?? StreamOperation()
+        signal = operation
+        operation.connection = self
+        return operation
     }
 
     // MARK: Packets
 
-    /// A worker has brought a packet of this connection.
-    func take(_ chunk: Chunk, _ bytes: Int, _ error: Int32) {
+    /// A worker has brought a packet of this connection. What it is for, the operation says.
+    public override func handle(_ packet: Packet, _ error: SystemError?) {
+        // Nothing else is posted under this key.
+        let operation = unsafeDowncast(packet.operation!, to: StreamOperation.self)
+        if let chunk = operation.chunk {
+            if packet.isPosted { granted(chunk) } else { completed(chunk, packet.bytes, packet.errorCode) }
+        } else {
+            operation.connection = nil
+            if packet.isPosted {
+                look()
+            } else if operation.kind == .connect {
+                connected(error)
+            } else {
+                waitCompleted(packet.errorCode)
+            }
+        }
+        hub.settle()
+    }
+
+    private func completed(_ chunk: Chunk, _ bytes: Int, _ error: Int32) {
         hub.options.probe?.arrived(chunk)
         lock.lock()
-        guard chunk.kind == .receive else {
-            operations -= 1
-            sendIsThrough(chunk, error)
-            return drain()
+        if chunk.kind == .receive {
+            hub.options.probe?.placed(chunk)
+            receiver.completed(chunk, bytes, error)
+        } else {
+            sendCompleted(chunk, bytes, error)
         }
-        chunk.count = bytes
-        chunk.failure = error
-        // Without order, whoever comes first goes first: what happens then is what this chapter is about.
-        if hub.options.ordersReads { wait(chunk) } else { deliver(chunk) }
-        operations -= 1
         drain()
     }
 
-    /// A connect has completed, or was not accepted.
-    func connected(_ error: SystemError?) {
+    private func waitCompleted(_ error: Int32) {
+        hub.options.probe?.readable(self)
         lock.lock()
-        operations -= 1
-        if let error {
-            shut(CloseReason(error))
-            return leave()
-        }
-        lock.unlock()
-        start()
+        receiver.waitCompleted(error)
+        replan()
+        drain()
     }
 
-    /// Somebody has left something here that a worker has to see to.
+    /// The slot in the policy's line has been served.
+    func granted(_ slot: Chunk) {
+        lock.lock()
+        receiver.granted(slot, self, hub.receives, mayWait: !isDraining)
+        drain()
+    }
+
+    /// Something has been left here that a worker has to see to.
     func look() {
         lock.lock()
         drain()
@@ -194,13 +187,21 @@ public final class StreamConnection: @unchecked Sendable {
     private func drain() {
         guard !isDraining else { return lock.unlock() }
         isDraining = true
+        var hasDelivered = false
         while true {
-            if let chunk = reads.takeNext() {
+            if let chunk = receiver.takeNext() {
                 deliver(chunk)
-            } else if let chunk = notices.popFirst() {
+                hasDelivered = true
+            } else if let code = receiver.takeWaitFailure() {
+                shut(CloseReason(SystemError(code, attempted: "receive")))
+            } else if let chunk = sender.completed.popFirst() {
                 let token = chunk.token!
                 giveBack(chunk)
                 if !isDiscarding { withHandler { $0.sent(token, on: self) } }
+            } else if receiver.takeOwedWait() || hasDelivered {
+                if hasDelivered { receiver.lookAgain() }
+                hasDelivered = false
+                receiver.replan(self, hub.receives, mayWait: true)
             } else if isOver {
                 announce()
             } else {
@@ -224,25 +225,37 @@ public final class StreamConnection: @unchecked Sendable {
     private func deliver(_ chunk: Chunk) {
         if chunk.failure != 0 {
             shut(CloseReason(SystemError(chunk.failure, attempted: "receive")))
-            return retire(chunk)
-        }
-        if chunk.count == 0 {
+        } else if chunk.place == .gap || isDiscarding {
+            // Nobody hears of it.
+        } else if chunk.count == 0 {
             // Each pending read comes back with 0 bytes; only the first of them is news.
-            let isFirst = !hasEnded
-            hasEnded = true
-            retire(chunk)
-            if isFirst, !isDiscarding { withHandler { $0.ended(self) } }
-            return finishIfDone()
+            if reason == nil, receiver.end() { withHandler { $0.ended(self) } }
+            finishIfDone()
+        } else {
+            counted.received(chunk.count)
+            chunk.shares.store(1, ordering: .relaxed)
+            withHandler { $0.received(chunk, on: self) }
+            if !chunk.dropShare() { return }
         }
-        guard !isDiscarding else { return retire(chunk) }
-        chunk.shares.store(1, ordering: .relaxed)
-        withHandler { $0.received(chunk, on: self) }
-        dropShare(of: chunk)
+        replan(with: chunk)
     }
 
-    /// Under the lock: somebody who had a chunk that was read has done with it.
+    /// Under the lock: posts as much as may be.
+    func replan(with slot: Chunk? = nil) {
+        guard isReading else { return }
+        receiver.replan(self, hub.receives, with: slot, mayWait: !isDraining)
+    }
+
+    /// Nobody has a share in the chunk any more.
+    func readAgain(_ chunk: Chunk) {
+        lock.lock()
+        replan(with: chunk)
+        leave()
+    }
+
+    /// Under the lock: a send had a share in a chunk that was read.
     func dropShare(of chunk: Chunk) {
-        if chunk.dropShare() { post(chunk) }
+        if chunk.dropShare() { replan(with: chunk) }
     }
 
     // MARK: The end
@@ -262,12 +275,15 @@ public final class StreamConnection: @unchecked Sendable {
         guard self.reason == nil else { return }
         self.reason = reason
         socket.close()
+        receiver.stop(self, hub.receives)
         // They would wait for ever for those before them. (I5.7)
-        while let chain = sends.takeEarliest() { postAll(chain) }
+        while let chain = sender.takeEarliest() { postAll(chain) }
     }
 
     /// Nothing will come any more, and everything that came has been handed over. (I5.7)
-    private var isOver: Bool { reason != nil && operations == 0 && !isAnnounced && reads.count == 0 }
+    private var isOver: Bool {
+        reason != nil && !isAnnounced && !isBeginning && receiver.isIdle && sender.posted == 0
+    }
 
     /// Under the lock, and returns with it: the last call of the handler.
     private func announce() {
@@ -283,8 +299,42 @@ public final class StreamConnection: @unchecked Sendable {
     /// With the lock, and returns without it: for those who are no worker, or in the middle of a call. What there is to
     /// hand over is handed over by a worker.
     func leave() {
-        let isNeeded = !isDraining && (reads.hasNext || !notices.isEmpty || isOver)
+        let isNeeded = !isDraining && (receiver.hasNext || !sender.completed.isEmpty || isOver)
         lock.unlock()
-        if isNeeded { hub.nudge(self) }
+        if isNeeded { hub.wake(self) }
+        hub.settle()
     }
+}
+
+extension StreamConnection: ReceivingEnd {
+    func post(_ slot: Chunk) throws(SystemError) {
+        Recorder.label(slot.identity, "read \(slot.number)")
+        hub.options.probe?.numbered(slot)
+        try socket.receive(slot, into: slot.buffer!)
+    }
+
+    func postWait() throws(SystemError) {
+        let operation = signalOperation()
+        Recorder.label(operation.identity, "wait")
+        do throws(SystemError) {
+            try socket.receive(operation, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
+        } catch {
+            operation.connection = nil
+            throw error
+        }
+    }
+
+    func readNow(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
+        try socket.tryReceive(into: buffer)
+    }
+
+    func cancel(_ slot: Chunk) { socket.cancel(slot) }
+
+    func takeSlot() -> Chunk? {
+        let slot = hub.chunks.take()
+        slot?.connection = self
+        return slot
+    }
+
+    func returnSlot(_ slot: Chunk) { hub.chunks.giveBack(slot) }
 }

@@ -1,5 +1,3 @@
-import CompletionPorts
-
 extension StreamHub {
     /// Time has passed: tells the handlers of all connections. To be called now and then by whoever has a clock, such as a
     /// `PeriodicTask`; what has limits has no thread of its own.
@@ -11,8 +9,5 @@ extension StreamHub {
 }
 
 extension StreamConnection {
-    /// Where its packets go: the port that its files belong to, too.
-    public var port: CompletionPort { hub.port }
-
     fileprivate func tick(_ now: UInt64) { lock.locked { handler }?.tick(now, on: self) }
 }

@@ -9,12 +9,10 @@ public enum CloseOvertakesData {
         title: "the end of the stream is processed before the last bytes, and they are thrown away",
         broken: { driver in
             let pair = try Pair()
-            let stream = try BrokenStream(driver, pair.server, holding: 0, until: 2)
+            let stream = try BrokenTranscript(driver, pair.server, holding: 0, until: 2)
             try pair.client.say("bye.")
             try pair.client.shutDownSending()
-            stream.packets.pass()
-            stream.stop()
-            let (got, lost) = (text(stream.received.locked { $0 }), text(stream.dropped.locked { $0 }))
+            let (got, lost) = stream.finish()
             return Observation(
                 happened: got.isEmpty && lost == "bye.",
                 lines: ["sent:     bye.", "received: \(got)", "came when it was over: \(lost)"])

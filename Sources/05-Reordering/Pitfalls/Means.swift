@@ -66,7 +66,7 @@ public func makeHub(
 
 /// A probe that holds the worker who has read `number` back until `gate` opens, and opens it when somebody has `opener`.
 /// Of two workers the first is then held while the second has handled everything between the two.
-public func holding(_ number: UInt32, until opener: UInt32, _ gate: Gate) -> StreamProbe {
+package func holding(_ number: UInt32, until opener: UInt32, _ gate: Gate) -> StreamProbe {
     var probe = StreamProbe()
     probe.arrived = { chunk in
         guard chunk.kind == .receive else { return }

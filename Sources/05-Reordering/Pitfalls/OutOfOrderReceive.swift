@@ -10,11 +10,9 @@ public enum OutOfOrderReceive {
         broken: { driver in
             let pair = try Pair()
             // Read 0 is in the hands of the first worker, who is slow. The second has read 1 meanwhile.
-            let stream = try BrokenStream(driver, pair.server, holding: 0, until: 2)
+            let stream = try BrokenTranscript(driver, pair.server, holding: 0, until: 2)
             try pair.client.say("one,two,six.")
-            stream.packets.pass()
-            stream.stop()
-            let got = text(stream.received.locked { $0 })
+            let got = stream.finish().received
             return Observation(
                 happened: got.count == 12 && got != "one,two,six." && got.hasPrefix("two,"),
                 lines: ["sent:     one,two,six.", "received: \(got)"])

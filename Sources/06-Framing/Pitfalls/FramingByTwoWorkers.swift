@@ -4,6 +4,21 @@ import Kernel
 import Reordering
 import Stage
 
+/// ⚠︎ Broken on purpose: gives each chunk to a thread of its own, so that the next one need not wait.
+final class BrokenThreadPerChunk: StreamHandler {
+    private let reader: BrokenSharedReader
+
+    init(_ reader: BrokenSharedReader) { self.reader = reader }
+
+    func received(_ chunk: Chunk, on connection: StreamConnection) {
+        chunk.keep()
+        _ = startThread("framing") {
+            self.reader.received(chunk, on: connection)
+            chunk.giveBack()
+        }
+    }
+}
+
 /// ⚠︎ Broken on purpose: looks at what is left of the last chunk, works on it, and puts the new rest down. Each step is
 /// safe; another worker may come between them.
 final class BrokenSharedReader: StreamHandler {
@@ -44,15 +59,16 @@ public enum FramingByTwoWorkers {
         broken: { driver in
             // Both have looked at what is left before one of them puts something down.
             let both = Gate(count: 2)
-            return try scenario(driver, ordered: false) { heard, _ in
-                BrokenSharedReader(heard) {
-                    both.open()
-                    both.pass()
-                }
+            return try scenario(driver) { heard, _ in
+                BrokenThreadPerChunk(
+                    BrokenSharedReader(heard) {
+                        both.open()
+                        both.pass()
+                    })
             }
         },
         fixed: { driver in
-            try scenario(driver, ordered: true) { heard, arrived in
+            try scenario(driver) { heard, arrived in
                 FramedConnection(
                     LengthPrefixed.article,
                     handler: Collector(heard) { number in
@@ -67,13 +83,12 @@ public enum FramingByTwoWorkers {
         })
 
     private static func scenario(
-        _ driver: DriverKind, ordered: Bool,
+        _ driver: DriverKind,
         _ handler: @escaping @Sendable (Heard, Counter) -> any StreamHandler
     ) throws -> Observation {
         let heard = Heard()
         let arrived = Counter()
         var options = StreamHub.Options.on(driver, workers: 2, reads: 2)
-        options.ordersReads = ordered
         var probe = StreamProbe()
         probe.arrived = { _ in arrived.add() }
         options.probe = probe

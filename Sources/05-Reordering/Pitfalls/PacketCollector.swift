@@ -1,6 +1,7 @@
 import Contexts
 import Glibc
 import Kernel
+import Reordering
 
 /// A packet with its number on the wire: 16 bytes, the least significant of each number first.
 ///

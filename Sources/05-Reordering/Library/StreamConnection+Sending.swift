@@ -3,13 +3,7 @@ import Glibc
 import Kernel
 import Timeline
 
-/// A place among the sends of a connection: who takes it first sends first, however long that takes. (I5.6)
-public struct SendTicket: Sendable {
-    let number: SequenceNumber
-}
-
-/// The sending side. The system sends what is posted on one socket in the order of the posts, each whole before the next:
-/// so sends are in order when their numbers are given and they are posted in that order, under one lock. (I5.6)
+/// Sending: from any thread, in the order of the calls.
 extension StreamConnection {
     /// Sends a copy of some bytes. It returns at once; if the connection breaks meanwhile, `closed` tells.
     ///
@@ -47,6 +41,16 @@ extension StreamConnection {
         }.get()
     }
 
+    /// Sends bytes without a copy: many connections may send the same ones. They count as one context, however many they are.
+    ///
+    /// - Throws: as the other one.
+    public func send(_ bytes: SharedBytes, ticket: SendTicket? = nil, token: Int? = nil) throws(SystemError) {
+        guard let chunk = hub.chunks.take() else { throw SystemError(ENOBUFS, attempted: "send") }
+        chunk.sharedBytes = bytes
+        chunk.token = token
+        try enqueue(chunk, 1, ticket)
+    }
+
     /// Sends back a chunk that was received, without copying it: during the handler's call, or by who keeps it. It is read
     /// into again when it has been sent and nobody else keeps it, and counts as one of the pending reads until then.
     ///
@@ -55,7 +59,7 @@ extension StreamConnection {
     ///
     /// - Throws: as the other one, but ENOBUFS only when it is sent again and again behind an open ticket.
     public func send(_ chunk: Chunk, ticket: SendTicket? = nil) throws(SystemError) {
-        precondition(chunk.connection === self && chunk.isReader, "a chunk of another connection")
+        precondition(chunk.connection === self && chunk.isSlot, "a chunk of another connection")
         chunk.keep()
         do throws(SystemError) {
             try enqueue(chunk, 0, ticket)
@@ -100,37 +104,25 @@ extension StreamConnection {
     public func takeTicket() throws(SystemError) -> SendTicket {
         lock.lock()
         defer { lock.unlock() }
-        try admit(1)
-        pendingSends += 1
-        defer { nextTicket = nextTicket.next }
-        return SendTicket(number: nextTicket)
+        try admit(1, nil)
+        return sender.takeTicket()
     }
 
     /// Gives a ticket up: those behind it need not wait.
     public func skip(_ ticket: SendTicket) {
         lock.lock()
-        if reason == nil {
-            pendingSends -= 1
-            place(nil, ticket)
-        }
+        if reason == nil { place(nil, 0, ticket) }
         finishIfDone()
         leave()
     }
 
-    /// Under the lock: whether `count` more contexts may be used for sending.
-    private func admit(_ count: Int, hasTicket: Bool = false) throws(SystemError) {
+    /// Under the lock: whether `contexts` more may be used for sending. A ticket has been counted as one.
+    private func admit(_ contexts: Int, _ ticket: SendTicket?) throws(SystemError) {
         let code: Int32? =
-            if reason != nil { EBADF } else if !isOpen { ENOTCONN } else if isFinishing && !hasTicket {
-                ESHUTDOWN
-            } else if pendingSends + count > hub.options.maximumPendingSends || !hasTicket && isFull {
-                ENOBUFS
-            } else { nil }
+            if reason != nil { EBADF } else if !isOpen { ENOTCONN } else {
+                sender.refusal(of: ticket == nil ? contexts : contexts - 1, hasTicket: ticket != nil)
+            }
         if let code { throw SystemError(code, attempted: "send on \(id)") }
-    }
-
-    /// Under the lock: chunks that go back are not counted above, but behind an open ticket they need places, too.
-    private var isFull: Bool {
-        hub.options.ordersSends && sends.expected.distance(to: nextTicket) >= sends.capacity
     }
 
     // MARK: The queue
@@ -140,25 +132,20 @@ extension StreamConnection {
     private func enqueue(_ chain: Chunk, _ contexts: Int, _ ticket: SendTicket?) throws(SystemError) {
         lock.lock()
         do throws(SystemError) {
-            // A ticket has been counted as one.
-            try admit(ticket == nil ? contexts : max(0, contexts - 1), hasTicket: ticket != nil)
+            try admit(contexts, ticket)
         } catch {
             lock.unlock()
-            if !chain.isReader { giveBack(chain) }
+            if contexts > 0 { giveBack(chain) }
             throw error
         }
-        pendingSends += ticket == nil ? contexts : contexts - 1
-        place(chain, ticket)
+        place(chain, contexts, ticket)
         leave()
     }
 
     /// Under the lock: puts a chain of chunks, or a ticket given up, to its place, and posts every send whose turn it is.
-    private func place(_ chain: Chunk?, _ ticket: SendTicket?) {
-        guard hub.options.ordersSends else { return postAll(chain) }
-        let place = sends.insert(chain, ticket?.number ?? nextTicket)
-        precondition(place == .taken, "a ticket or a chunk used twice")
-        if ticket == nil { nextTicket = nextTicket.next }
-        while let next = sends.takeNext() { postAll(next) }
+    private func place(_ chain: Chunk?, _ contexts: Int, _ ticket: SendTicket?) {
+        sender.insert(chain, contexts, ticket)
+        while let next = sender.takeNext() { postAll(next) }
     }
 
     /// Under the lock: posts a chain. When the connection is over, it only goes home.
@@ -173,11 +160,10 @@ extension StreamConnection {
 
     /// Under the lock.
     private func post(sending chunk: Chunk) {
-        guard reason == nil else { return settle(chunk, isSent: false) }
-        if !chunk.isReader { chunk.connection = self }
-        operations += 1
-        sending += 1
-        Recorder.label(chunk.identity, chunk.isReader ? "back \(chunk.number)" : "send")
+        guard reason == nil else { return recycle(chunk, isSent: false) }
+        chunk.connection = self
+        sender.wasPosted()
+        Recorder.label(chunk.identity, chunk.isSlot ? "back \(chunk.number)" : "send")
         do throws(SystemError) {
             if let file = chunk.file {
                 Recorder.label(chunk.identity, "transmit at \(chunk.offset)")
@@ -187,36 +173,36 @@ extension StreamConnection {
             }
         } catch {
             // There would be a hole in the stream.
-            operations -= 1
-            sending -= 1
+            sender.wasCompleted()
             shut(CloseReason(error))
-            settle(chunk, isSent: false)
+            recycle(chunk, isSent: false)
         }
     }
 
     /// Under the lock: a send has completed.
-    func sendIsThrough(_ chunk: Chunk, _ error: Int32) {
-        sending -= 1
+    func sendCompleted(_ chunk: Chunk, _ bytes: Int, _ error: Int32) {
+        sender.wasCompleted()
+        counted.sent(bytes)
         if error != 0 { shut(CloseReason(SystemError(error, attempted: "send"))) }
-        settle(chunk, isSent: error == 0)
+        recycle(chunk, isSent: error == 0)
         finishIfDone()
     }
 
     /// Under the lock: a chunk is not needed for sending any more. One that was read is read again; of another the handler
     /// is told, if it wants to be, and then it goes home.
-    private func settle(_ chunk: Chunk, isSent: Bool) {
-        if chunk.isReader { return dropShare(of: chunk) }
-        pendingSends -= 1
-        if isSent, chunk.token != nil { notices.append(chunk) } else { giveBack(chunk) }
+    private func recycle(_ chunk: Chunk, isSent: Bool) {
+        if chunk.isSlot { return dropShare(of: chunk) }
+        sender.contextIsFree()
+        if isSent, chunk.token != nil { sender.completed.append(chunk) } else { giveBack(chunk) }
     }
 
+    /// A chain of chunks that were taken for sending goes home.
     func giveBack(_ chain: Chunk?) {
         var next = chain
         while let chunk = next {
             next = chunk.following
-            // Nothing of this life stays.
-            (chunk.connection, chunk.following, chunk.file, chunk.token) = (nil, nil, nil, nil)
-            chunk.offset = 0
+            chunk.following = nil
+            chunk.reset()
             hub.chunks.giveBack(chunk)
         }
     }
@@ -227,26 +213,17 @@ extension StreamConnection {
     /// connection closes as soon as the other side has ended, too.
     public func finish() {
         lock.lock()
-        isFinishing = true
+        sender.finish()
         finishIfDone()
         leave()
     }
 
     /// Under the lock.
     func finishIfDone() {
-        guard isFinishing, isOpen, reason == nil else { return }
-        if !isShutDown, sending == 0, pendingSends == 0 {
-            isShutDown = true
+        guard sender.isFinishing, isOpen, reason == nil else { return }
+        if sender.mayShutDown() {
             do throws(SystemError) { try socket.shutDownSending() } catch { shut(CloseReason(error)) }
         }
-        if isShutDown, hasEnded { shut(.ended) }
-    }
-}
-
-extension Chunk {
-    /// Copies bytes in: as many as fit.
-    func fill(_ bytes: UnsafeRawBufferPointer) {
-        count = min(bytes.count, memory.count)
-        memory.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
+        if sender.isShutDown, receiver.hasEnded { shut(.ended) }
     }
 }
