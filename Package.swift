@@ -33,6 +33,9 @@ let chapters = [
     Chapter(
         folder: "08-FileTransfer", product: "08-file-transfer",
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),
+    Chapter(
+        folder: "10-ThreadPoolIO", product: "10-thread-pool-io",
+        uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Contexts"]),
 ]
 
 let strict: [SwiftSetting] = [

@@ -24,6 +24,15 @@ public struct Deadline: Comparable, Sendable {
                 / 1_000_000_000)
     }
 
+    /// The moment that comes so much later; for a negative duration this one.
+    public func advanced(by duration: Duration) -> Deadline {
+        let (seconds, attoseconds) = duration.components
+        guard !isNever, seconds < 1 << 32 else { return .never }
+        guard seconds >= 0, attoseconds >= 0 else { return self }
+        return Deadline(
+            nanoseconds: nanoseconds + UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds) / 1_000_000_000)
+    }
+
     /// A time-out as callers give it: nil waits for ever.
     public static func after(_ timeout: Duration?) -> Deadline { timeout.map { .after($0) } ?? .never }
 

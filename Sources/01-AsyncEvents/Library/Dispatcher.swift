@@ -62,13 +62,24 @@ enum Dispatcher {
 final class Wait {
     private let events: [Event]
     private let all: Bool
-    private let thread: APCQueue
+    /// The thread that sleeps; nil when none does, and `signalled` is to be called.
+    private let thread: APCQueue?
+    let signalled: (@Sendable () -> Void)?
     private(set) var result: WaitResult?
 
     init(_ events: [Event], all: Bool, by thread: APCQueue) {
         self.events = events
         self.all = all
         self.thread = thread
+        signalled = nil
+    }
+
+    /// A registered wait: of a callback, not of a thread.
+    init(_ event: Event, _ signalled: @escaping @Sendable () -> Void) {
+        events = [event]
+        all = false
+        thread = nil
+        self.signalled = signalled
     }
 
     func endIfSatisfied() {
@@ -80,6 +91,6 @@ final class Wait {
         guard self.result == nil else { return }
         self.result = result
         for event in events { event.leave(self) }
-        thread.woken.signal()
+        thread?.woken.signal()
     }
 }
