@@ -35,7 +35,7 @@ let chapters = [
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),
     Chapter(
         folder: "10-ThreadPoolIO", product: "10-thread-pool-io",
-        uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Contexts"]),
+        uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Framing"]),
 ]
 
 let strict: [SwiftSetting] = [
@@ -65,8 +65,10 @@ var targets: [Target] = [
         swiftSettings: strict),
     .executableTarget(
         name: "Bench",
-        // What chapter 02's tests explore and chapter 06's feed its reader with, `bench stress` does for longer.
-        dependencies: foundation + ["Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls"]
+        // What chapter 02's tests explore, chapter 06's feed its reader with and chapter 10's end, `bench stress` does
+        // for longer.
+        dependencies: foundation
+            + ["Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "ThreadPoolIOPitfalls"]
             + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),
 ]

@@ -15,6 +15,7 @@ enum Stress {
         ("fuzz-framing", FramingStress.fuzz),
         ("adaptive", Tide.run),
         ("file-transfer", FileStress.run),
+        ("pool-server", Pools.stressServer),
     ]
 
     /// Those that run for a time.

@@ -22,6 +22,7 @@ let parts: [(name: String, help: String)] = [
     ("reordering-64", "64 bytes and one worker only"),
     ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
     ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
+    ("thread-pool", "chapter 10: jobs beside a plain pool, and how punctual 10,000 timers are"),
     (
         "stress",
         "what is too heavy for the tests, with a verdict: "
@@ -63,6 +64,7 @@ do {
         }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
+        if part == "all" || part == "thread-pool" { try Pools.measure(into: &figures) }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
@@ -77,6 +79,7 @@ Computing.compare(&figures)
 FramedEchoes.compare(&figures)
 FileReads.compare(&figures)
 FileTransfers.compare(&figures)
+Pools.compare(&figures)
 PendingReads.compare(&figures)
 ReceiveModes.compare(&figures)
 

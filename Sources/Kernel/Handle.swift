@@ -40,6 +40,9 @@ open class Handle: @unchecked Sendable {
     /// The system's number for this handle; -1 when it is closed or not yet connected to anything.
     public final var descriptor: Int32 { locked { $0.pointee.descriptor } }
 
+    /// Whether it has been closed, for good. (A socket that was disconnected for reuse has not.)
+    public final var isClosed: Bool { locked { $0.pointee.closed } }
+
     /// The key that comes with every packet of this handle; nil when it is associated with no port.
     public final var completionKey: UInt? { locked { $0.pointee.target == nil ? nil : $0.pointee.key } }
 

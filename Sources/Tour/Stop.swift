@@ -39,6 +39,9 @@ struct Stop: Sendable {
         Stop(
             number: "08", title: "File transfer", product: "08-file-transfer",
             sight: "a message in the middle of a file; then files over one connection, each of them whole"),
+        Stop(
+            number: "10", title: "Thread-pool I/O", product: "10-thread-pool-io",
+            sight: "threads that come with the work, blocked callbacks, and a server that ends well"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

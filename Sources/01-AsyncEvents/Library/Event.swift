@@ -31,15 +31,15 @@ public final class Event: Signal, @unchecked Sendable {
     /// longest. Who is let go is settled in here, so a `reset()` that follows at once takes nobody's turn away.
     /// Win32 counterpart: `SetEvent`, which promises neither.
     public override func set() {
-        var callbacks: [@Sendable () -> Void] = []
+        var calls: [@Sendable () -> Void] = []
         Dispatcher.lock.locked {
             state = true
             for wait in waits where state {
                 wait.endIfSatisfied()
-                if let callback = wait.signalled { callbacks.append(callback) }
+                if let call = wait.signalled { calls.append(call) }
             }
         }
-        for callback in callbacks { callback() }
+        for call in calls { call() }
     }
 
     /// Takes the event back to *not set*. Win32 counterpart: `ResetEvent`.

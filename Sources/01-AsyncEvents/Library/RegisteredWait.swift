@@ -10,16 +10,16 @@ public final class RegisteredWait: @unchecked Sendable {
     // Guarded by `Dispatcher.lock`.
     private let wait: Wait
 
-    /// Begins to wait. When the event is set already, `signalled` is called before this returns.
-    public init(_ event: Event, signalled: @escaping @Sendable () -> Void) {
-        let wait = Wait(event, signalled)
-        self.wait = wait
-        let isSet = Dispatcher.lock.locked {
+    /// Begins to wait; nil when the event is set already. Then that has ended the wait, and `signalled` is not called.
+    public init?(_ event: Event, signalled: @escaping @Sendable () -> Void) {
+        wait = Wait(event, signalled)
+        let wait = wait
+        let isOver = Dispatcher.lock.locked {
             event.enter(wait)
             wait.endIfSatisfied()
             return wait.result != nil
         }
-        if isSet { signalled() }
+        if isOver { return nil }
     }
 
     /// Ends the wait.

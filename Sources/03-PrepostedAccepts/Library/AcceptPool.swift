@@ -266,12 +266,18 @@ public final class AcceptPool: @unchecked Sendable {
     public func descriptorClosed() { resumeOne() }
 
     /// Takes a socket whose connection has been disconnected for reuse. The next accept gets it.
-    public func reuse(_ socket: Socket) {
-        monitor.locked {
-            if !isStopping, fresh.count < options.maximum { fresh.append(socket) }
+    ///
+    /// - Returns: false when it has enough of them, or is stopping. Then the socket is still the caller's.
+    @discardableResult
+    public func reuse(_ socket: Socket) -> Bool {
+        let isTaken = monitor.locked {
+            guard !isStopping, fresh.count < options.maximum else { return false }
+            fresh.append(socket)
             count.reused += 1
+            return true
         }
         resumeOne()
+        return isTaken
     }
 
     // MARK: The end

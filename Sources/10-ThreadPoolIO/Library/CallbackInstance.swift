@@ -8,15 +8,13 @@ import Kernel
 public final class CallbackInstance: @unchecked Sendable {
     /// The pool whose thread this is.
     public let pool: ThreadPool
-    let number: Int
-    /// Whose callback is running.
+    /// Whose callback is running. The thread's own.
     var object: PoolObject?
     private var events: [Event] = []
+    /// Until when the thread waits; nil while it runs a callback. Guarded by the pool's monitor.
+    var sleepsUntil: Deadline?
 
-    init(_ pool: ThreadPool, _ number: Int) {
-        self.pool = pool
-        self.number = number
-    }
+    init(_ pool: ThreadPool) { self.pool = pool }
 
     /// Says that this callback will take long, and asks whether the pool has another thread for the others.
     ///
@@ -24,14 +22,12 @@ public final class CallbackInstance: @unchecked Sendable {
     ///
     /// Win32 counterpart: `CallbackMayRunLong`.
     public func mayRunLong() -> Bool {
-        let needsThread = pool.monitor.locked {
-            pool.count.waiting > 0 ? false : pool.reserveThread(unless: false)
-        }
-        if needsThread { try? pool.startThread() }
+        if pool.monitor.locked({ pool.reserveSpare() }) { pool.startSpare() }
         return pool.monitor.locked { pool.count.waiting > 0 }
     }
 
-    /// Sets an event when this callback has returned: whoever waits for it may take away what the callback uses.
+    /// Sets an event when this callback has returned: what the callback uses may be taken away by a thread that waits for
+    /// it.
     ///
     /// Win32 counterpart: `SetEventWhenCallbackReturns`.
     public func set(_ event: Event) { events.append(event) }

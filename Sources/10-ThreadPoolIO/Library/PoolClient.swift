@@ -4,43 +4,48 @@ import Kernel
 /// A client of the server: its `PoolIO`, the receive that goes round, and what has come of a line so far.
 final class Client: @unchecked Sendable {
     let socket: Socket
-    private let room: Room
-    // Set once, before the first callback.
+    private let server: PoolServer
+    private let receive: Line
+    // Both set once, before the first callback.
     private var io: PoolIO<Socket>!
-    private let receive: LineBuffer
+    private var limit: PoolTimer!
     // Of the receive's callbacks, which come one at a time.
     private var address = Address.any()
     private let lock = Lock()
     // Guarded by the lock.
     private var pendingSends = 0
     private var isLeaving = false
+    private var end = Deadline.never
+    private var isOverdue = false
 
-    init(_ socket: Socket, _ pool: ThreadPool, _ group: PoolGroup, _ room: Room) throws(SystemError) {
+    init(_ socket: Socket, _ group: PoolGroup, _ server: PoolServer) throws(SystemError) {
         self.socket = socket
-        self.room = room
-        receive = LineBuffer(capacity: room.options.maximumLine + 1)
-        // The room has its clients for as long as something is pending.
-        io = try PoolIO(socket, pool, group: group) { [weak self] _, operation, error, bytes in
+        self.server = server
+        receive = Line(capacity: server.options.maximumLine + 1)
+        // The server has its clients for as long as something is pending.
+        io = try PoolIO(socket, server.pool, group: group) { [weak self] _, operation, error, bytes in
             guard let self else { return }
-            switch operation {
-            case let operation as SentLine: sent(operation, error)
-            case _ where operation.kind == .disconnect: room.left(self, isReusable: error == nil)
+            switch operation.kind {
+            case .send: sendEnded()
+            case .disconnect: disconnected(isReusable: error == nil)
             default: received(bytes, error)
             }
         }
+        limit = PoolTimer(server.pool, group: group) { [weak self] _ in self?.closeIfOverdue() }
     }
 
     /// One more client on this socket.
     func start(_ address: Address) {
         self.address = address
         receive.count = 0
-        lock.locked { isLeaving = false }
+        lock.locked { (isLeaving, isOverdue) = (false, false) }
         try? socket.setNoDelay()
-        room.report(.connected(address))
+        server.report(.connected(address))
         receiveMore()
     }
 
     private func receiveMore() {
+        mayTake(server.options.silenceLimit)
         do throws(SystemError) {
             try io.receive(receive, into: receive.free)
         } catch {
@@ -63,17 +68,17 @@ final class Client: @unchecked Sendable {
         }
         receive.keep(rest)
         // One byte more than the longest line has room; without its end it is too long. (I10.7)
-        guard receive.count <= room.options.maximumLine else {
-            room.report(.tooLong(from: address))
-            _ = send(Array("a line has at most \(room.options.maximumLine) bytes".utf8))
+        guard receive.count <= server.options.maximumLine else {
+            server.report(.tooLong(from: address))
+            _ = send(Array("a line has at most \(server.options.maximumLine) bytes".utf8))
             return leave(nil)
         }
         receiveMore()
     }
 
     private func tell(_ line: UnsafeRawBufferPointer) {
-        room.add(lines: 1)
-        room.report(.line(Array(line), from: address))
+        server.add(lines: 1)
+        server.report(.line(Array(line), from: address))
     }
 
     // MARK: Sending
@@ -81,22 +86,24 @@ final class Client: @unchecked Sendable {
     /// False when too much is pending, or the client is leaving.
     func send(_ line: [UInt8]) -> Bool {
         let isAllowed = lock.locked {
-            guard !isLeaving, pendingSends < room.options.maximumPendingSends else { return false }
+            guard !isLeaving, pendingSends < server.options.maximumPendingSends else { return false }
             pendingSends += 1
             return true
         }
         guard isAllowed else { return false }
-        let operation = SentLine(line)
+        let operation = Line(capacity: line.count + 1)
+        operation.put(line + [UInt8(ascii: "\n")])
         do throws(SystemError) {
-            try io.send(operation, from: UnsafeRawBufferPointer(operation.memory))
+            try io.send(operation, from: operation.contents)
             return true
         } catch {
-            lock.locked { pendingSends -= 1 }
+            sendEnded()
             return false
         }
     }
 
-    private func sent(_ operation: SentLine, _ error: SystemError?) {
+    /// A send has completed, or its post has failed: a client that is leaving may have waited for it.
+    private func sendEnded() {
         let isLast = lock.locked {
             pendingSends -= 1
             return isLeaving && pendingSends == 0
@@ -106,14 +113,16 @@ final class Client: @unchecked Sendable {
 
     // MARK: Leaving
 
-    /// By the receive's callback, once for each client: when its sends are over, the socket is disconnected.
+    /// Whether the receive has ended by itself or the connection has failed: by the receive's callback, once for each
+    /// client. When its sends are over, the socket is disconnected.
     private func leave(_ error: SystemError?) {
-        room.report(.disconnected(address, error?.code == ECANCELED ? nil : error))
-        if error != nil { socket.close() }
-        let isDone = lock.locked {
+        let (isDone, wasSilent) = lock.locked { () -> (Bool, Bool) in
             isLeaving = true
-            return pendingSends == 0
+            return (pendingSends == 0, isOverdue)
         }
+        if error != nil { socket.close() } else { mayTake(server.options.leavingLimit) }
+        let silence = wasSilent ? SystemError(ETIMEDOUT, attempted: "hear from a client") : nil
+        server.report(.disconnected(address, silence ?? (error?.code == ECANCELED ? nil : error)))
         if isDone { disconnect() }
     }
 
@@ -122,14 +131,51 @@ final class Client: @unchecked Sendable {
         do throws(SystemError) {
             try io.disconnect(PoolOperation(), reuse: true)
         } catch {
-            room.left(self, isReusable: false)
+            disconnected(isReusable: false)
+        }
+    }
+
+    private func disconnected(isReusable: Bool) {
+        let wasSilent = lock.locked { () -> Bool in
+            end = .never
+            return isOverdue
+        }
+        limit.cancel()
+        server.left(self, isReusable: isReusable && !wasSilent)
+    }
+
+    /// The socket will not be used again.
+    func close() {
+        socket.close()
+        limit.close()
+        io.close()
+    }
+
+    // MARK: Limits of time
+
+    /// From now on the client may take this long, with what it does next.
+    private func mayTake(_ time: Duration?) {
+        guard let time else { return }
+        let due = Deadline.after(time)
+        lock.locked { end = due }
+        // On failure the pool is closing, and so is the socket.
+        try? limit.set(due: due, window: time / 16)
+    }
+
+    /// The timer's callback may be late, and meant for an earlier end, or even an earlier client: the clock decides.
+    private func closeIfOverdue() {
+        lock.locked {
+            guard end.hasPassed else { return }
+            isOverdue = true
+            // What is pending comes back cancelled.
+            socket.close()
         }
     }
 }
 
-/// The receive of a client, with the bytes of the line so far.
-private final class LineBuffer: PoolOperation, @unchecked Sendable {
-    // This operation's own: as long as it is pending the driver keeps it.
+/// An operation with memory of its own: a receive and the line so far, or a send.
+private final class Line: PoolOperation, @unchecked Sendable {
+    // As long as the operation is pending the driver keeps it, and with it the memory.
     private let memory: UnsafeMutableRawBufferPointer
     var count = 0
 
@@ -144,23 +190,14 @@ private final class LineBuffer: PoolOperation, @unchecked Sendable {
     /// Never empty: a full buffer is a line that is too long.
     var free: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(rebasing: memory[count...]) }
 
+    func put(_ bytes: [UInt8]) {
+        free.copyBytes(from: bytes)
+        count += bytes.count
+    }
+
     /// What is left moves to the front.
     func keep(_ rest: UnsafeRawBufferPointer) {
         if !rest.isEmpty, rest.count < count { memmove(memory.baseAddress!, rest.baseAddress!, rest.count) }
         count = rest.count
     }
-}
-
-/// A send, with its own copy of the line.
-private final class SentLine: PoolOperation, @unchecked Sendable {
-    let memory: UnsafeMutableRawBufferPointer
-
-    init(_ line: [UInt8]) {
-        memory = .allocate(byteCount: line.count + 1, alignment: 16)
-        memory.copyBytes(from: line)
-        memory[line.count] = UInt8(ascii: "\n")
-        super.init()
-    }
-
-    deinit { memory.deallocate() }
 }

@@ -9,7 +9,7 @@ import Synchronization
 open class PoolOperation: Overlapped, @unchecked Sendable {
     // Written before the post, read by the thread that has the packet.
     private var io: AnyPoolIO?
-    private var epoch = 0
+    fileprivate var epoch = 0
     private let isTaken = Atomic<Bool>(false)
 
     /// For one post, by one thread. - Throws: EALREADY when it is posted already.
@@ -19,8 +19,6 @@ open class PoolOperation: Overlapped, @unchecked Sendable {
         }
         self.io = io
     }
-
-    fileprivate func setEpoch(_ number: Int) { epoch = number }
 
     /// It has completed, or was never posted: free for the next post. Nil when it was not posted through a `PoolIO`.
     func release() -> (AnyPoolIO, Int)? {
@@ -55,15 +53,22 @@ public class AnyPoolIO: PoolObject, @unchecked Sendable {
         _ operation: PoolOperation, _ post: () throws(SystemError) -> Void
     ) throws(SystemError) {
         try operation.take(self)
-        var epoch: Epoch?
+        var call: Call?
         do throws(SystemError) {
-            let announcement = try announce("post an operation")
-            epoch = announcement
-            operation.setEpoch(announcement.number)
+            let announced = try pool.withThread("post through a closed thread pool") {
+                () throws(SystemError) in
+                try requireOpen("post through an object")
+                return announce()
+            }
+            call = announced
+            operation.epoch = announced.epoch
             try post()
         } catch {
             _ = operation.release()
-            if let epoch { withdraw(epoch) }
+            if let call {
+                pool.monitor.locked { withdraw(call) }
+                pool.closePortIfDone()
+            }
             throw error
         }
     }
@@ -93,8 +98,13 @@ public final class PoolIO<Resource: Handle>: AnyPoolIO, @unchecked Sendable {
     ) throws(SystemError) {
         self.handle = handle
         super.init(pool, group, callback)
-        // Whose packet it is, the operation knows.
-        try pool.associate(handle, key: 0)
+        do throws(SystemError) {
+            // Whose packet it is, the operation knows.
+            try pool.port.associate(handle, key: 0)
+        } catch {
+            close()
+            throw error
+        }
     }
 }
 

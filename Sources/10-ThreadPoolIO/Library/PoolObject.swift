@@ -7,32 +7,31 @@ import Kernel
 /// Every callback is *announced* before it can begin, and its account is closed when it has returned or was dropped:
 /// so there is always a number that says whether something is still to come. (I10.3)
 /// All accounts are guarded by the pool's monitor. Methods may be called from any thread.
+///
+/// (It is an `Overlapped` only so that a posted packet can carry it. It is never posted on a handle.)
 public class PoolObject: Overlapped, @unchecked Sendable {
     /// Whose threads call.
     public let pool: ThreadPool
+    private weak var group: PoolGroup?
     /// Announced, and not begun.
     private var announced = 0
     /// Begun, and not returned.
     private var running = 0
-    /// Raised by who cancels: calls of an earlier one are dropped when their turn comes.
-    private var epoch = Epoch(number: 0)
+    /// Raised by each cancelling: calls of an earlier epoch are dropped when their turn comes.
+    private var epoch = 0
     private(set) var isClosed = false
-
-    struct Epoch: Equatable {
-        let number: Int
-        static func current(_ number: Int) -> Epoch { Epoch(number: number) }
-    }
 
     /// A callback that is announced, on its way to the port.
     struct Call {
         let object: PoolObject
-        let epoch: Epoch
+        let epoch: Int
         /// For the object itself.
         var key: UInt = 0
     }
 
     init(_ pool: ThreadPool, _ group: PoolGroup?) {
         self.pool = pool
+        self.group = group
         super.init()
         group?.add(self)
     }
@@ -45,74 +44,57 @@ public class PoolObject: Overlapped, @unchecked Sendable {
     /// On a pool's thread, without a lock.
     func called(_ packet: Packet, _ instance: CallbackInstance) {}
 
-    /// Ends what has not led to a callback yet: a timer, a wait. Nothing to do for the others.
-    func disarm() {}
-
-    /// Under the monitor: one more callback is to come. `end` or `withdraw` closes the account.
-    func announce() -> Epoch {
-        announced += 1
-        pool.outstanding += 1
-        return epoch
-    }
-
-    /// Announces a callback, for a caller without the monitor, and sees to it that there is a thread for it.
-    func announce(_ attempted: String) throws(SystemError) -> Epoch {
-        let (epoch, needsThread): (Epoch, Bool) = try pool.monitor.locked { () throws(SystemError) in
-            try requireOpen(attempted)
-            return (announce(), pool.reserveThread(unless: pool.count.threads > 0))
-        }
-        guard needsThread else { return epoch }
-        do throws(SystemError) {
-            try pool.startThread()
-        } catch {
-            withdraw(epoch)
-            throw error
-        }
-        return epoch
-    }
+    /// Under the monitor: ends what has not led to a callback yet. The call that has come of it all the same, if any.
+    func disarm() -> Call? { nil }
 
     /// Under the monitor.
     func requireOpen(_ attempted: String) throws(SystemError) {
-        if isClosed || pool.isClosed {
-            throw SystemError.closed("\(attempted) of a closed \(isClosed ? "object" : "thread pool")")
-        }
+        if isClosed { throw SystemError.closed("\(attempted) that is closed") }
     }
 
-    /// Takes an announcement back: nothing will come of it.
-    func withdraw(_ epoch: Epoch) {
-        pool.monitor.locked {
-            guard epoch == self.epoch else { return }
-            announced -= 1
-            settleOne()
-        }
-        pool.closePortIfDone()
+    // MARK: The account, under the monitor
+
+    /// One more callback is to come. `end` or `withdraw` closes the account.
+    func announce(key: UInt = 0) -> Call {
+        announced += 1
+        pool.outstanding += 1
+        return Call(object: self, epoch: epoch, key: key)
     }
 
-    /// Under the monitor: the callback's turn has come. False when it has been cancelled.
-    func begin(_ epoch: Epoch) -> Bool {
+    /// The callback's turn has come. False when it has been cancelled.
+    func begin(_ epoch: Int) -> Bool {
         guard epoch == self.epoch else { return false }
         announced -= 1
         running += 1
         return true
     }
 
-    /// Under the monitor: the callback has returned.
+    /// The callback has returned.
     func end() {
         running -= 1
-        settleOne()
+        settle(1)
     }
 
-    private func settleOne() {
-        pool.outstanding -= 1
-        if announced + running == 0 { pool.monitor.broadcast() }
+    /// Nothing will come of an announcement. (It may have been cancelled meanwhile.)
+    func withdraw(_ call: Call) {
+        guard call.epoch == epoch else { return }
+        announced -= 1
+        settle(1)
     }
 
-    // MARK: Waiting
+    private func settle(_ callbacks: Int) {
+        pool.outstanding -= callbacks
+        guard announced + running == 0 else { return }
+        if isClosed { group?.remove(self) }
+        pool.monitor.broadcast()
+    }
+
+    // MARK: Waiting, and the end
 
     /// Waits until every callback that has been announced is over.
     ///
     /// - Parameter cancelling: Drops those that have not begun. An operation goes on all the same, and keeps its memory
-    ///   until it has completed; its callback is dropped then.
+    ///   until it has completed; its callback is dropped then. (I10.5)
     /// - Throws: EDEADLK from a callback of this very object, which would wait for itself. (Windows waits for ever.)
     ///
     /// Win32 counterpart: `WaitForThreadpoolWorkCallbacks` and its three siblings.
@@ -132,11 +114,11 @@ public class PoolObject: Overlapped, @unchecked Sendable {
 
     private func cancelAnnounced() {
         pool.monitor.locked {
-            epoch = Epoch(number: epoch.number + 1)
-            pool.count.cancelled += announced
-            pool.outstanding -= announced
+            let dropped = announced
+            epoch += 1
             announced = 0
-            if running == 0 { pool.monitor.broadcast() }
+            pool.count.cancelled += dropped
+            settle(dropped)
         }
         pool.closePortIfDone()
     }
@@ -146,8 +128,13 @@ public class PoolObject: Overlapped, @unchecked Sendable {
     ///
     /// Win32 counterpart: `CloseThreadpoolWork`, `…Timer`, `…Wait`, `…Io`.
     public func close() {
-        pool.monitor.locked { isClosed = true }
-        disarm()
+        let call = pool.monitor.locked {
+            isClosed = true
+            let call = disarm()
+            settle(0)
+            return call
+        }
+        if let call { pool.post(call) }
     }
 }
 
@@ -155,13 +142,21 @@ public class PoolObject: Overlapped, @unchecked Sendable {
 ///
 /// Win32 counterpart: `CreateThreadpoolCleanupGroup`.
 public final class PoolGroup: @unchecked Sendable {
+    // Taken after a pool's monitor, if at all.
     private let lock = Lock()
-    private var members: [PoolObject] = []
+    private var members: [ObjectIdentifier: PoolObject] = [:]
 
-    /// An empty group. An object enters it when it is made.
+    /// An empty group. An object enters it when it is made, and leaves it when it is closed and its callbacks are over.
     public init() {}
 
-    func add(_ object: PoolObject) { lock.locked { members.append(object) } }
+    func add(_ object: PoolObject) { lock.locked { members[ObjectIdentifier(object)] = object } }
+
+    func remove(_ object: PoolObject) {
+        _ = lock.locked { members.removeValue(forKey: ObjectIdentifier(object)) }
+    }
+
+    /// How many there are.
+    public var count: Int { lock.locked { members.count } }
 
     /// Closes every member and waits for their callbacks. The group is empty afterwards.
     ///
@@ -170,18 +165,17 @@ public final class PoolGroup: @unchecked Sendable {
     ///
     /// Win32 counterpart: `CloseThreadpoolCleanupGroupMembers`.
     public func close(cancelling: Bool = false) throws(SystemError) {
-        if let object = CallbackInstance.current?.object, lock.locked({ members.contains { $0 === object } }) {
+        if let object = CallbackInstance.current?.object,
+            lock.locked({ members[ObjectIdentifier(object)] != nil })
+        {
             throw SystemError(EDEADLK, attempted: "close a group from a callback of one of its members")
         }
         // A callback that still runs may make new members.
         while true {
-            let leaving = lock.locked {
-                defer { members = [] }
-                return members
-            }
-            if leaving.isEmpty { return }
-            for member in leaving { member.close() }
-            for member in leaving { try member.waitForCallbacks(cancelling: cancelling) }
+            let present = lock.locked { Array(members.values) }
+            if present.isEmpty { return }
+            for member in present { member.close() }
+            for member in present { try member.waitForCallbacks(cancelling: cancelling) }
         }
     }
 }

@@ -5,14 +5,24 @@ import PrepostedAccepts
 ///
 /// Accepts come from chapter 03's pool, bound to the thread pool; each client has a `PoolIO`. What a client has sent is
 /// reported line by line, with its length. (I10.7) A client that has ended is disconnected, and the next one gets its
-/// socket.
-public final class PoolServer: Sendable {
+/// socket. It is to be stopped: a server that is only forgotten goes on.
+public final class PoolServer: @unchecked Sendable {
     /// Where it listens.
     public let address: Address
     /// The threads.
     public let pool: ThreadPool
-    private let room: Room
-    private let accepts: AcceptPool
+    let options: Options
+    let report: @Sendable (Report) -> Void
+    // Set once, before the first packet.
+    private var accepts: AcceptPool!
+    private let group = PoolGroup()
+    private let lock = Lock()
+    // Guarded by the lock.
+    private var clients: [ObjectIdentifier: Client] = [:]
+    /// Clients that have gone, by their sockets, which wait for the next ones: their `PoolIO` stays bound.
+    private var vacant: [ObjectIdentifier: Client] = [:]
+    private var count = Counters()
+    private var isClosing = false
 
     /// The limits.
     public struct Options: Sendable {
@@ -26,6 +36,10 @@ public final class PoolServer: Sendable {
         public var maximumConnections = 1_000
         /// Sends that one client may leave pending before it is passed over.
         public var maximumPendingSends = 64
+        /// How long a client may say nothing; nil means for ever.
+        public var silenceLimit: Duration?
+        /// How long a client that ends may take with what it still has to receive, and with its own end.
+        public var leavingLimit = Duration.seconds(5)
 
         /// The defaults.
         public init() {
@@ -44,7 +58,7 @@ public final class PoolServer: Sendable {
         case line([UInt8], from: Address)
         /// A line was longer than it may be.
         case tooLong(from: Address)
-        /// A client has ended, or its connection has failed.
+        /// A client has ended, or its connection has failed; ETIMEDOUT when it has been silent for too long.
         case disconnected(Address, SystemError?)
     }
 
@@ -56,6 +70,8 @@ public final class PoolServer: Sendable {
         public internal(set) var accepted = 0
         /// Clients that were closed at once, since there were too many.
         public internal(set) var refused = 0
+        /// Sockets that wait for the next client; the accepts bound their number.
+        public internal(set) var kept = 0
         /// Sockets that were used for one more client.
         public internal(set) var reused = 0
         /// Lines received.
@@ -71,16 +87,17 @@ public final class PoolServer: Sendable {
         on address: Address = .loopback(), options: Options = Options(),
         report: @escaping @Sendable (Report) -> Void = { _ in }
     ) throws(SystemError) {
-        guard options.maximumLine > 0, options.maximumConnections > 0, options.maximumPendingSends > 0 else {
-            throw SystemError.invalid("start a server without room for a client")
-        }
+        guard options.maximumLine > 0, options.maximumConnections > 0, options.maximumPendingSends > 0,
+            options.leavingLimit > .zero, options.silenceLimit.map({ $0 > .zero }) ?? true
+        else { throw SystemError.invalid("start a server without room or time for a client") }
+        (self.options, self.report) = (options, report)
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
-        let pool = try ThreadPool(options.pool)
-        let room = Room(pool, options, report)
-        let accepts = try AcceptPool(on: listener, options: options.accepts) { room.welcome($0) }
-        (self.pool, self.room, self.accepts) = (pool, room, accepts)
-        room.accepts = accepts
+        pool = try ThreadPool(options.pool)
+        let accepts = try AcceptPool(on: listener, options: options.accepts) { [weak self] arrival in
+            self?.welcome(arrival)
+        }
+        self.accepts = accepts
         do throws(SystemError) {
             try pool.bind(listener) { packet, error in accepts.handle(packet, error) }
             try accepts.start()
@@ -91,58 +108,47 @@ public final class PoolServer: Sendable {
         }
     }
 
-    /// What has happened so far.
-    public var counters: Counters { room.counters }
-
-    /// Sends a line to all who are connected now. Returns to how many; those who do not read are passed over.
-    @discardableResult
-    public func sendToAll(_ line: [UInt8]) -> Int { room.sendToAll(line) }
-
-    /// Ends: no client comes in, every connection is closed, every callback has returned, every thread has ended.
-    ///
-    /// - Throws: EDEADLK from one of its callbacks.
-    public func stop() throws(SystemError) {
-        accepts.stop()
-        try room.close()
-        try pool.closeAndWait()
-    }
-}
-
-/// All clients of the server.
-final class Room: @unchecked Sendable {
-    let options: PoolServer.Options
-    let report: @Sendable (PoolServer.Report) -> Void
-    private let pool: ThreadPool
-    private let group = PoolGroup()
-    /// Set before the first packet, and given back at the end: the two refer to each other.
-    var accepts: AcceptPool?
-    private let lock = Lock()
-    // Guarded by the lock.
-    private var clients: [ObjectIdentifier: Client] = [:]
-    /// Clients that have gone, by their sockets, which wait for the next ones: their `PoolIO` stays bound.
-    private var vacant: [ObjectIdentifier: Client] = [:]
-    private var count = PoolServer.Counters()
-    private var isClosing = false
-
-    init(
-        _ pool: ThreadPool, _ options: PoolServer.Options,
-        _ report: @escaping @Sendable (PoolServer.Report) -> Void
-    ) {
-        (self.pool, self.options, self.report) = (pool, options, report)
-    }
-
-    var counters: PoolServer.Counters {
+    /// What has happened so far, and what is there now.
+    public var counters: Counters {
         lock.locked {
             var now = count
-            now.connections = clients.count
+            (now.connections, now.kept) = (clients.count, vacant.count)
             return now
         }
     }
 
+    /// Sends a line to all who are connected now. Returns to how many; those who do not read are passed over.
+    @discardableResult
+    public func sendToAll(_ line: [UInt8]) -> Int {
+        let all = lock.locked { Array(clients.values) }
+        let sent = all.count { $0.send(line) }
+        lock.locked { count.passedOver += all.count - sent }
+        return sent
+    }
+
+    /// Ends: no client comes in, every connection is closed, every callback has returned, every thread has ended. In
+    /// this order: the sockets, the callbacks, the objects. (I10.5)
+    ///
+    /// - Throws: EDEADLK from one of its callbacks.
+    public func stop() throws(SystemError) {
+        try pool.requireOutside("stop a server")
+        accepts.stop()
+        let all = lock.locked {
+            isClosing = true
+            defer { vacant = [:] }
+            return Array(clients.values) + Array(vacant.values)
+        }
+        for client in all { client.socket.close() }
+        try group.close()
+        try pool.closeAndWait()
+    }
+
+    // MARK: What clients do
+
     func add(lines: Int) { lock.locked { count.lines += lines } }
 
     /// A client has come. (The socket may have had another one before.)
-    func welcome(_ arrival: Arrival) {
+    private func welcome(_ arrival: Arrival) {
         let socket = arrival.client.socket
         let name = ObjectIdentifier(socket)
         let (used, isWelcome) = lock.locked { () -> (Client?, Bool) in
@@ -152,15 +158,18 @@ final class Room: @unchecked Sendable {
             if isWelcome, used != nil { count.reused += 1 }
             return (used, isWelcome)
         }
-        guard isWelcome else { return socket.close() }
+        guard isWelcome else {
+            used?.close()
+            return socket.close()
+        }
         do throws(SystemError) {
             let client: Client
-            if let used { client = used } else { client = try Client(socket, pool, group, self) }
+            if let used { client = used } else { client = try Client(socket, group, self) }
             let isIn = lock.locked {
                 if !isClosing { clients[name] = client }
                 return !isClosing
             }
-            guard isIn else { return socket.close() }
+            guard isIn else { return client.close() }
             client.start(arrival.remote ?? .any())
         } catch {
             socket.close()
@@ -170,35 +179,26 @@ final class Room: @unchecked Sendable {
     /// A client has gone: if its socket is as new, the next one gets it.
     func left(_ client: Client, isReusable: Bool) {
         let name = ObjectIdentifier(client.socket)
-        let isReused = lock.locked {
+        let isKept = lock.locked {
             clients[name] = nil
-            if isReusable, !isClosing { vacant[name] = client }
-            return isReusable && !isClosing
+            guard isReusable, !isClosing else { return false }
+            // Before it is handed over: the next client may come at once.
+            vacant[name] = client
+            return true
         }
-        if isReused {
-            accepts?.reuse(client.socket)
-        } else {
-            client.socket.close()
-            accepts?.descriptorClosed()
-        }
+        if isKept, accepts.reuse(client.socket) { return dropClosed() }
+        _ = lock.locked { vacant.removeValue(forKey: name) }
+        client.close()
+        accepts.descriptorClosed()
     }
 
-    func sendToAll(_ line: [UInt8]) -> Int {
-        let all = lock.locked { Array(clients.values) }
-        let sent = all.count { $0.send(line) }
-        lock.locked { count.passedOver += all.count - sent }
-        return sent
-    }
-
-    /// The sockets, the callbacks, the objects: in this order.
-    func close() throws(SystemError) {
-        let all = lock.locked {
-            isClosing = true
-            defer { vacant = [:] }
-            return Array(clients.values) + Array(vacant.values)
+    /// Those whose sockets the accepts have closed: their connection had failed before it was accepted.
+    private func dropClosed() {
+        let closed = lock.locked {
+            let closed = vacant.filter { $0.value.socket.isClosed }
+            for name in closed.keys { vacant[name] = nil }
+            return closed.values
         }
-        for client in all { client.socket.close() }
-        try group.close()
-        accepts = nil
+        for client in closed { client.close() }
     }
 }

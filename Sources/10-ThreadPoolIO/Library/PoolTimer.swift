@@ -7,6 +7,7 @@ import Kernel
 /// due. (I10.4) Win32 counterpart: `CreateThreadpoolTimer`.
 public final class PoolTimer: TimedObject, @unchecked Sendable {
     private let callback: @Sendable (CallbackInstance) -> Void
+    // Guarded by the pool's monitor.
     private var period: Duration?
     private var window = Duration.zero
 
@@ -36,15 +37,12 @@ public final class PoolTimer: TimedObject, @unchecked Sendable {
         due: Deadline, period: Duration? = nil, window: Duration = .zero
     ) throws(SystemError) {
         if let period, period <= .zero { throw SystemError.invalid("set a timer with a period of \(period)") }
-        try pool.ensureThread()
-        let needsWake: Bool = try pool.monitor.locked { () throws(SystemError) in
+        try pool.withThread("set a timer of a closed thread pool") { () throws(SystemError) in
             try requireOpen("set a timer")
             self.period = period
             self.window = window
             pool.timers.insert(self, due: due, window: window)
-            return pool.isEarlier(latest)
         }
-        if needsWake { pool.wake() }
     }
 
     /// The same, counted from now.
@@ -59,15 +57,18 @@ public final class PoolTimer: TimedObject, @unchecked Sendable {
     /// Win32 counterpart: `SetThreadpoolTimer` without a time.
     public func cancel() { pool.monitor.locked { pool.timers.remove(self) } }
 
-    override func disarm() { cancel() }
+    override func disarm() -> Call? {
+        pool.timers.remove(self)
+        return nil
+    }
 
     override func expire(_ queue: inout TimerQueue) -> Call? {
         if let period {
-            // The next of its moments that lies ahead.
+            // The first of its moments that lies ahead.
             let late = Duration.nanoseconds(Int64(clamping: Deadline.now.nanoseconds - due.nanoseconds))
             queue.insert(self, due: due.advanced(by: period * (Int(late / period) + 1)), window: window)
         }
-        return Call(object: self, epoch: announce())
+        return announce()
     }
 
     override func called(_ packet: Packet, _ instance: CallbackInstance) { callback(instance) }

@@ -9,10 +9,10 @@ import Kernel
 public final class PoolWait: TimedObject, @unchecked Sendable {
     private let callback: @Sendable (CallbackInstance, Result) -> Void
     // Guarded by the pool's monitor.
+    /// Nil when the wait is not set. The one who takes it out makes the call, if there is one to make.
     private var registration: RegisteredWait?
     /// Counts the settings: what is left over from an earlier one is told by its number.
     private var setting = 0
-    private var isArmed = false
 
     /// How a wait ended.
     public enum Result: UInt, Sendable {
@@ -39,58 +39,49 @@ public final class PoolWait: TimedObject, @unchecked Sendable {
     ///
     /// Win32 counterpart: `SetThreadpoolWait`.
     public func set(_ event: Event, until deadline: Deadline = .never) throws(SystemError) {
-        cancel()
-        try pool.ensureThread()
-        let number: Int = try pool.monitor.locked { () throws(SystemError) in
+        let calls = try pool.withThread("set a wait of a closed thread pool") { () throws(SystemError) in
             try requireOpen("set a wait")
+            let last = disarm()
             setting += 1
-            isArmed = true
-            return setting
+            registration = RegisteredWait(event) { [self, setting] in signalled(setting) }
+            guard registration != nil else { return [last, announce(key: Result.signalled.rawValue)] }
+            pool.timers.insert(self, due: deadline)
+            return [last]
         }
-        let new = RegisteredWait(event) { [self] in signalled(number) }
-        let needsWake = pool.monitor.locked {
-            guard isArmed, setting == number else { return false }
-            registration = new
-            if !deadline.isNever { pool.timers.insert(self, due: deadline) }
-            return pool.isEarlier(latest)
-        }
-        if needsWake { pool.wake() }
+        for case let call? in calls { pool.post(call) }
     }
 
     /// Takes the wait back. A callback that has been announced still comes.
     ///
     /// Win32 counterpart: `SetThreadpoolWait` without an event.
     public func cancel() {
-        pool.monitor.locked {
-            pool.timers.remove(self)
-            // If the event has been faster, its callback is on its way.
-            if registration?.cancel() ?? false { isArmed = false }
-            registration = nil
-        }
+        if let call = pool.monitor.locked({ disarm() }) { pool.post(call) }
     }
 
-    override func disarm() { cancel() }
+    override func disarm() -> Call? {
+        pool.timers.remove(self)
+        return take(orElse: nil)
+    }
 
     /// The event was set: on the thread that set it.
     private func signalled(_ number: Int) {
         let call: Call? = pool.monitor.locked {
-            if setting == number {
-                isArmed = false
-                registration = nil
-                pool.timers.remove(self)
-            }
-            return isClosed || pool.isClosed
-                ? nil : Call(object: self, epoch: announce(), key: Result.signalled.rawValue)
+            // Another thread has noticed that already, and made the call.
+            guard setting == number, registration != nil else { return nil }
+            return disarm()
         }
         if let call { pool.post(call) }
     }
 
-    override func expire(_ queue: inout TimerQueue) -> Call? {
-        // The event may have been faster by a hair: then its callback is on its way, and this is not a time-out.
-        guard registration?.cancel() ?? false else { return nil }
-        isArmed = false
-        registration = nil
-        return Call(object: self, epoch: announce(), key: Result.timedOut.rawValue)
+    override func expire(_ queue: inout TimerQueue) -> Call? { take(orElse: .timedOut) }
+
+    /// Under the monitor: ends the wait, and announces the callback that comes of it. The event may have been faster by
+    /// a hair, whatever the reason to end it: then it is *signalled*, and nothing is lost.
+    private func take(orElse result: Result?) -> Call? {
+        guard let registration else { return nil }
+        self.registration = nil
+        let outcome = registration.cancel() ? result : .signalled
+        return outcome.map { announce(key: $0.rawValue) }
     }
 
     override func called(_ packet: Packet, _ instance: CallbackInstance) {

@@ -22,7 +22,11 @@ public final class PoolWork: PoolObject, @unchecked Sendable {
     ///
     /// Win32 counterpart: `SubmitThreadpoolWork`.
     public func submit() throws(SystemError) {
-        pool.post(Call(object: self, epoch: try announce("submit a callback")))
+        let call = try pool.withThread("submit to a closed thread pool") { () throws(SystemError) in
+            try requireOpen("submit a callback")
+            return announce()
+        }
+        pool.post(call)
     }
 
     override func called(_ packet: Packet, _ instance: CallbackInstance) { callback(instance) }

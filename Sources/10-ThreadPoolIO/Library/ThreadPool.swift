@@ -2,13 +2,13 @@ import CompletionPorts
 import Glibc
 import Kernel
 
-/// Threads that nobody starts: they come with the work, run callbacks, and go when there is nothing to do.
+/// Threads that no program starts: they come with the work, run callbacks, and go when there is nothing to do.
 ///
 /// The pool is a completion port with threads of its own. There is none before the first task. From then on one thread
 /// more than are busy waits at the port, the *spare*, as long as there are fewer than `maximum`: when the port lets it
 /// have a packet, the next spare is made. The port knows its limit and sees who is blocked (I2.6, I2.8), so the pool
 /// grows just when callbacks block and work waits. (I10.2) A thread that has had nothing to do for `idleTime` ends, down
-/// to `minimum`. Every method may be called from any thread.
+/// to `minimum`. Every method may be called from any thread. A pool that is not closed stays, with its threads.
 ///
 /// Win32 counterpart: `CreateThreadpool`, and the process's own pool.
 public final class ThreadPool: @unchecked Sendable {
@@ -16,21 +16,31 @@ public final class ThreadPool: @unchecked Sendable {
     public let options: Options
     // Where everything comes together: submitted callbacks, due timers, signalled events, completions. (I10.1)
     let port: CompletionPort
-    /// Guards the accounts of the pool and of all its objects, and everything below.
+
+    // MARK: What the monitor guards, with the accounts of all objects
+
     let monitor = Monitor()
     var count = Counters()
-    /// Callbacks announced and not yet over, of all objects: while there are any, the pool does not end. (I10.5)
+    /// Callbacks announced and not yet over, of all objects: while there are any, the pool does not end. (I10.6)
     var outstanding = 0
+    /// Everything that is due some time, and every wait that is set.
     var timers = TimerQueue()
-    /// Until when each waiting thread sleeps, by its number. One of them knows of the timer that is due next. (I10.4)
-    private var sleeps: [Int: Deadline] = [:]
+    /// One for each thread that has begun.
+    var instances: [CallbackInstance] = []
+    /// An empty packet is on its way: the thread that takes it looks at the timers.
+    var isWaking = false
     var isClosed = false
-    private var threads: [Int: Kernel.Thread] = [:]
-    /// Threads that have ended, and have not been joined.
-    private var ended: [Int] = []
-    private var lastNumber = 0
     /// Handles bound the old way, which have no object that could keep their callback.
     private var bindings: [Binding] = []
+
+    // MARK: What the lock of the handles guards
+
+    // Held while a thread is started, so that its handle is here before it can end. Taken after the monitor, if at all.
+    let handleLock = Lock()
+    var handles: [Int: Kernel.Thread] = [:]
+    /// Threads that have ended, and have not been joined.
+    var ended: [Int] = []
+    var lastNumber = 0
 
     /// The choices.
     public struct Options: Sendable {
@@ -61,9 +71,9 @@ public final class ThreadPool: @unchecked Sendable {
         public internal(set) var running = 0
         /// Callbacks that have returned.
         public internal(set) var callbacks = 0
-        /// Callbacks that were dropped before they began, since whoever waited for them had cancelled them.
+        /// Callbacks that were dropped before they began: their caller has cancelled them.
         public internal(set) var cancelled = 0
-        /// Completions of operations that were never announced; nobody was called.
+        /// Completions of operations that were never announced; no callback was called for them.
         public internal(set) var strays = 0
         /// Threads that the system would not give.
         public internal(set) var refusedThreads = 0
@@ -101,215 +111,55 @@ public final class ThreadPool: @unchecked Sendable {
         try PoolWork(self, callback).submit()
     }
 
+    // MARK: The old way
+
     /// Sends every completion of a handle to a callback, the old way: nothing is announced and nothing is counted, so
-    /// nobody can wait for the callbacks. For those who keep their own accounts, like chapter 03's pool of accepts.
+    /// there is no waiting for these callbacks. For those who keep their own accounts, like chapter 03's pool of accepts.
+    /// The callback stays as long as the pool.
     ///
-    /// - Throws: EINVAL when the handle belongs to a port already, EBADF when it or the pool is closed.
+    /// - Throws: EINVAL when the handle belongs to a port already, EBADF when it or the pool is closed, EAGAIN without a
+    ///   thread.
     ///
     /// Win32 counterpart: `BindIoCompletionCallback`.
     public func bind(
         _ handle: Handle, _ callback: @escaping @Sendable (Packet, SystemError?) -> Void
     ) throws(SystemError) {
         let binding = Binding(callback)
-        try associate(handle, key: UInt(bitPattern: Unmanaged.passUnretained(binding).toOpaque()))
-        monitor.locked { bindings.append(binding) }
+        // From here on there is always a thread: what is bound may complete at any time.
+        try withThread("bind a handle to a closed thread pool") { bindings.append(binding) }
+        do throws(SystemError) {
+            try port.associate(handle, key: UInt(bitPattern: Unmanaged.passUnretained(binding).toOpaque()))
+        } catch {
+            monitor.locked { bindings.removeAll { $0 === binding } }
+            throw error
+        }
     }
 
-    private final class Binding: Sendable {
+    final class Binding: Sendable {
         let callback: @Sendable (Packet, SystemError?) -> Void
         init(_ callback: @escaping @Sendable (Packet, SystemError?) -> Void) { self.callback = callback }
     }
 
-    func associate(_ handle: Handle, key: UInt) throws(SystemError) {
-        try ensureThread()
-        try port.associate(handle, key: key)
-    }
-
-    // MARK: Threads
-
-    /// There is a thread that will see what comes.
-    func ensureThread() throws(SystemError) {
-        let isNeeded: Bool = try monitor.locked { () throws(SystemError) in
-            if isClosed { throw SystemError.closed("use a closed thread pool") }
-            return reserveThread(unless: count.threads > 0)
-        }
-        if isNeeded { try startThread() }
-    }
-
-    /// Under the monitor: whether one more thread is to be started. It counts from here on.
-    func reserveThread(unless enough: Bool) -> Bool {
-        guard !enough, count.threads < options.maximum else { return false }
-        count.threads += 1
-        count.waiting += 1
-        count.peak = max(count.peak, count.threads)
-        return true
-    }
-
-    /// Starts a thread that has been reserved.
-    func startThread() throws(SystemError) {
-        let number = monitor.locked {
-            lastNumber += 1
-            return lastNumber
-        }
-        joinEnded()
-        do throws(SystemError) {
-            // The thread's number is in the table before the thread can end.
-            try monitor.locked { () throws(SystemError) in
-                threads[number] = try Kernel.Thread("pool thread \(number)") { self.work(number) }
-            }
-        } catch {
-            let isAlone = monitor.locked {
-                count.threads -= 1
-                count.waiting -= 1
-                count.refusedThreads += 1
-                return count.threads == 0
-            }
-            // Others are there: it is slower then, and that is all.
-            if isAlone { throw error }
-        }
-    }
-
-    private func joinEnded() {
-        let handles = monitor.locked {
-            defer { ended = [] }
-            return ended.compactMap { threads.removeValue(forKey: $0) }
-        }
-        for thread in handles { thread.join() }
-    }
-
-    /// A thread's life: waits for packets, at most until the nearest timer is due or it has idled for too long.
-    private func work(_ number: Int) {
-        let instance = CallbackInstance(self, number)
-        CallbackInstance.current = instance
-        var idleEnd = Deadline.after(options.idleTime)
-        while true {
-            let deadline = monitor.locked {
-                let deadline = min(timers.next, idleEnd)
-                sleeps[number] = deadline
-                return deadline
-            }
-            switch port.dequeue(until: deadline) {
-            case .completed(let packet), .failed(let packet, _):
-                if handle(packet, instance) { idleEnd = .after(options.idleTime) }
-            case .timedOut: break
-            case .closed: return end(number)
-            }
-            callTimers()
-            if idleEnd.hasPassed, retire(number) { return }
-        }
-    }
-
-    /// The thread has idled for long. False when it is needed all the same.
-    private func retire(_ number: Int) -> Bool {
-        let isOver = monitor.locked {
-            // Handles and timers want somebody to be there.
-            let wanted = max(options.minimum, outstanding > 0 || !timers.isEmpty || !bindings.isEmpty ? 1 : 0)
-            return count.threads > wanted && !isClosed
-        }
-        if isOver { end(number) }
-        return isOver
-    }
-
-    private func end(_ number: Int) {
-        monitor.locked {
-            count.threads -= 1
-            count.waiting -= 1
-            sleeps[number] = nil
-            ended.append(number)
-            monitor.broadcast()
-        }
-    }
-
-    // MARK: Packets
-
-    /// False when it was only a wake-up.
-    private func handle(_ packet: Packet, _ instance: CallbackInstance) -> Bool {
-        if packet.isPosted {
-            guard let object = packet.operation else { return false }
-            // Only the pool posts, and only its objects.
-            call(unsafeDowncast(object, to: PoolObject.self), packet, .current(packet.bytes), instance)
-        } else if let operation = packet.operation as? PoolOperation, let (io, epoch) = operation.release() {
-            call(io, packet, .current(epoch), instance)
-        } else if packet.key != 0 {
-            // Valid: bindings stay as long as the pool.
-            let pointer = UnsafeRawPointer(bitPattern: packet.key)!
-            let binding = Unmanaged<Binding>.fromOpaque(pointer).takeUnretainedValue()
-            busy(instance) { binding.callback(packet, packet.error) }
-        } else {
-            monitor.locked { count.strays += 1 }
-        }
-        return true
-    }
-
-    private func call(
-        _ object: PoolObject, _ packet: Packet, _ epoch: PoolObject.Epoch, _ instance: CallbackInstance
-    ) {
-        guard monitor.locked({ object.begin(epoch) }) else { return }
-        instance.object = object
-        busy(instance) { object.called(packet, instance) }
-        instance.object = nil
-        instance.setEvents()
-        monitor.locked { object.end() }
-        closePortIfDone()
-    }
-
-    /// Runs a callback. For that time the thread does not wait: another one does, and knows of the next timer.
-    private func busy(_ instance: CallbackInstance, _ callback: () -> Void) {
-        let (needsSpare, needsWatch) = monitor.locked {
-            count.waiting -= 1
-            count.running += 1
-            sleeps[instance.number] = nil
-            return (reserveThread(unless: count.waiting > 0), isEarlier(timers.next))
-        }
-        if needsSpare { try? startThread() }
-        if needsWatch { wake() }
-        callback()
-        monitor.locked {
-            count.waiting += 1
-            count.running -= 1
-            count.callbacks += 1
-        }
-    }
-
-    // MARK: Timers
-
-    /// Under the monitor: whether threads wait, all of them for longer than until this deadline. One has to be woken.
-    func isEarlier(_ deadline: Deadline) -> Bool {
-        !deadline.isNever && !sleeps.isEmpty && sleeps.values.allSatisfy { $0 > deadline }
-    }
-
-    /// Wakes a thread, so that it looks at the timers.
-    func wake() { try? port.post() }
-
-    /// Announces the callbacks of all timers that are due, and posts them: so the limit holds for them as well.
-    private func callTimers() {
-        let due = monitor.locked { timers.isEmpty ? [] : timers.takeDue() }
-        for call in due { post(call) }
-    }
-
-    /// Posts a call that has been announced.
-    func post(_ call: PoolObject.Call) {
-        do throws(SystemError) {
-            try port.post(bytes: call.epoch.number, key: call.key, operation: call.object)
-        } catch {
-            // The port closes when nothing is outstanding.
-            preconditionFailure("a pool's port was closed under a call")
-        }
+    /// Under the monitor: how many threads stay when there is nothing to do. Whatever may still happen by itself wants
+    /// one to be there.
+    var wantedThreads: Int {
+        max(options.minimum, outstanding > 0 || !timers.isEmpty || !bindings.isEmpty ? 1 : 0)
     }
 
     // MARK: The end
 
-    /// Takes nothing new: timers and waits end, and what has been announced is still called. When the last callback is
-    /// over the threads end. Returns at once. To be called when the handles of its `PoolIO` are closed: their pending
+    /// Takes nothing new. Timers and waits end; what has been announced is still called. When the last callback is over
+    /// the threads end. Returns at once. To be called when the handles of its `PoolIO` are closed: their pending
     /// operations are announced callbacks.
     ///
     /// Win32 counterpart: `CloseThreadpool`.
     public func close() {
-        let objects = monitor.locked {
+        let calls = monitor.locked {
             isClosed = true
-            return timers.removeAll()
+            // A wait whose event has just been faster still brings its callback.
+            return timers.removeAll().compactMap { $0.disarm() }
         }
-        for object in objects { object.disarm() }
+        for call in calls { post(call) }
         closePortIfDone()
     }
 
@@ -317,22 +167,24 @@ public final class ThreadPool: @unchecked Sendable {
     ///
     /// - Throws: EDEADLK from a callback of the pool, which would wait for itself.
     public func closeAndWait() throws(SystemError) {
-        if CallbackInstance.current?.pool === self {
-            throw SystemError(EDEADLK, attempted: "wait for a thread pool from one of its callbacks")
-        }
+        try requireOutside("wait for a thread pool")
         close()
         monitor.locked { while count.threads > 0 { monitor.wait() } }
         joinEnded()
     }
 
+    /// - Throws: EDEADLK on a thread of this pool.
+    func requireOutside(_ attempted: String) throws(SystemError) {
+        if CallbackInstance.current?.pool === self {
+            throw SystemError(EDEADLK, attempted: "\(attempted) from one of its callbacks")
+        }
+    }
+
     /// When nothing is outstanding any more.
     func closePortIfDone() {
-        if monitor.locked({ isClosed && outstanding == 0 }) { port.close() }
+        if monitor.locked({ isOver }) { port.close() }
     }
-}
 
-extension CompletionPort {
-    fileprivate func dequeue(until deadline: Deadline) -> Dequeued {
-        dequeue(timeout: deadline.isNever ? nil : .nanoseconds(Int64(clamping: deadline.remaining)))
-    }
+    /// Under the monitor.
+    var isOver: Bool { isClosed && outstanding == 0 }
 }

@@ -1,6 +1,6 @@
 import Kernel
 
-/// Something that is due at a time: a timer, or the end of a wait.
+/// Something that is due at a time: a timer, or the end of a wait. (For a wait without an end, never.)
 public class TimedObject: PoolObject, @unchecked Sendable {
     // Guarded by the pool's monitor.
     /// Not before this moment.
@@ -48,6 +48,7 @@ struct TimerQueue {
     /// Takes out what is due, and returns the calls that come of it. Never early: the clock is asked, whatever has
     /// woken the caller.
     mutating func takeDue() -> [PoolObject.Call] {
+        guard !next.isNever else { return [] }
         var calls: [PoolObject.Call] = []
         let now = Deadline.now
         while let first = heap.first, first.due <= now {

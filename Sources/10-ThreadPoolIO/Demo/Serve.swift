@@ -1,0 +1,108 @@
+import Framing
+import Glibc
+import Kernel
+import Stage
+import ThreadPoolIO
+import Timeline
+
+/// `--serve PORT`: shows what clients say, and sends what is typed to all of them, until `Exit` or a signal.
+///
+/// No thread of the pool writes to the screen, which may block for as long as its reader likes: lines go through a queue
+/// to a thread of their own, and when that is full the oldest is dropped and counted.
+func serve(_ options: Stage.Options, on terminal: Terminal) throws {
+    let interrupt = Interrupt()
+    let isRecorded = options.has(.svg) || options.has(.trace)
+    if isRecorded { Recorder.start() }
+    let screen = Screen(terminal)
+    var choices = PoolServer.Options()
+    choices.pool = poolOptions(options)
+    if let clients = options.clients { choices.maximumConnections = clients }
+    let server = try PoolServer(on: options.listenAddress, options: choices) { report in
+        switch report {
+        case .connected(let address): screen.say("\(address.port): connected")
+        // Shown with care: what a client sends could steer a terminal.
+        case .line(let line, let address):
+            screen.say("\(address.port), \(line.count) bytes: \(line.span.bytes.printable)")
+        case .tooLong(let address): screen.say("\(address.port): a line that is too long; disconnecting")
+        case .disconnected(let address, nil): screen.say("\(address.port): disconnected")
+        case .disconnected(let address, let error?): screen.say("\(address.port): disconnected, \(error)")
+        }
+    }
+    screen.say("listening on \(server.address)")
+    // Reads lines until the input ends or says `Exit`. That thread may sleep in a read for ever, so it is not waited for.
+    _ = startThread("typing") {
+        while let line = readLine() {
+            if line == "Exit" {
+                kill(getpid(), SIGTERM)
+                return
+            }
+            let count = server.sendToAll(Array(line.utf8))
+            screen.say("sent to \(count) client\(count == 1 ? "" : "s")")
+        }
+    }
+    _ = interrupt.wait()
+    let open = server.counters.connections
+    try server.stop()
+    let counters = server.counters
+    screen.say(
+        "\(counters.accepted) clients, \(counters.lines) lines, \(counters.refused) refused; \(open) open at the end"
+    )
+    screen.end()
+    if isRecorded {
+        try options.save(
+            Recorder.stop(), title: "The server of chapter 10",
+            description: "What the pool's threads did while the server was up.")
+    }
+    let left = server.pool.counters
+    terminal.claim("no thread and no client is left", holds: left.threads == 0 && counters.connections == 0)
+}
+
+/// Lines on their way to the screen. Saying one never waits for the screen.
+private final class Screen: @unchecked Sendable {
+    private let terminal: Terminal
+    private let monitor = Monitor()
+    private static let capacity = 1_000
+    // Under the monitor.
+    private var lines: [String] = []
+    private var dropped = 0
+    private var isEnding = false
+    private var thread: Kernel.Thread?
+
+    init(_ terminal: Terminal) {
+        self.terminal = terminal
+        thread = startThread("screen") { [self] in run() }
+    }
+
+    func say(_ line: String) {
+        monitor.locked {
+            if lines.count == Screen.capacity {
+                lines.removeFirst()
+                dropped += 1
+            }
+            lines.append(line)
+            monitor.signal()
+        }
+    }
+
+    /// Shows what is left, and ends.
+    func end() {
+        monitor.locked {
+            isEnding = true
+            monitor.signal()
+        }
+        thread?.join()
+    }
+
+    private func run() {
+        while true {
+            let (batch, missing, isOver) = monitor.locked { () -> ([String], Int, Bool) in
+                while lines.isEmpty, !isEnding { monitor.wait() }
+                defer { (lines, dropped) = ([], 0) }
+                return (lines, dropped, lines.isEmpty)
+            }
+            if missing > 0 { terminal.say("… \(missing) lines not shown") }
+            for line in batch { terminal.say(line) }
+            if isOver { return }
+        }
+    }
+}
