@@ -85,7 +85,8 @@ enum Pools {
                 accepted += report.accepted
                 longest = max(longest, report.time)
             }
-            terminal.say("\(kind): ended 100 times, \(accepted) clients, the longest end \(readable(longest))")
+            terminal.say(
+                "\(kind): ended 100 times, \(accepted) clients, the longest end \(readable(longest))")
         }
         return true
     }
@@ -101,7 +102,8 @@ private final class Times: @unchecked Sendable {
 /// What everybody writes first: a queue, a mutex, a condition, and so many threads.
 private final class PlainPool: @unchecked Sendable {
     private let monitor = Monitor()
-    private var queue = CircularQueue<@Sendable () -> Void>(capacity: 1_024)  // under the monitor, like what follows
+    // Under the monitor.
+    private var queue = CircularQueue<@Sendable () -> Void>(capacity: 1_024)
     private var isEnding = false
     private var threads: [Kernel.Thread] = []
 
