@@ -30,6 +30,8 @@ struct FileReceiver {
     private var making: (arrival: Arrival, isCalledOff: Bool)?
     private var current: Current?
     private var isConnected = false
+    /// The present moment: set before each step.
+    var now: UInt64 = 0
 
     private struct Current {
         let arrival: Arrival
@@ -52,20 +54,20 @@ struct FileReceiver {
     // MARK: Questions
 
     /// Puts a question behind the others; nil when there are too many.
-    mutating func ask(_ question: Question, now: UInt64) -> [FileAction]? {
+    mutating func ask(_ question: Question) -> [FileAction]? {
         if questions.count >= maximumQuestions { return nil }
         questions.append(question)
-        return askNext(now)
+        return askNext()
     }
 
     /// The connection stands.
-    mutating func connected(now: UInt64) -> [FileAction] {
+    mutating func connected() -> [FileAction] {
         isConnected = true
-        return askNext(now)
+        return askNext()
     }
 
     /// One at a time, and when nothing is arriving: so the time that an answer may take is not taken by other files.
-    private mutating func askNext(_ now: UInt64) -> [FileAction] {
+    private mutating func askNext() -> [FileAction] {
         guard isConnected, deadline == nil, making == nil, current == nil, let next = questions.first else {
             return []
         }
@@ -81,19 +83,19 @@ struct FileReceiver {
     }
 
     /// The file of that question will not come.
-    mutating func declined(_ number: UInt32, _ failure: TransferFailure, isFromPeer: Bool, now: UInt64)
+    mutating func declined(_ number: UInt32, _ failure: TransferFailure, isFromPeer: Bool)
         -> [FileAction]
     {
         guard let question = take(number) else { return [] }
         let error = TransferError(failure, question.name.description, isFromPeer: isFromPeer)
-        return [.finished(question.observer, .failure(error))] + askNext(now)
+        return [.finished(question.observer, .failure(error))] + askNext()
     }
 
     // MARK: A file
 
     /// A file is announced: to be made, or refused. Nothing is written before this side has agreed, and under no other name
     /// than a safe one. (I8.5)
-    mutating func announced(_ message: TransferMessage, _ unasked: TransferObserver, now: UInt64)
+    mutating func announced(_ message: TransferMessage, _ unasked: TransferObserver)
         -> [FileAction]
     {
         let question = take(message.count)
@@ -109,7 +111,7 @@ struct FileReceiver {
             return [
                 .say(TransferMessage(.refuse, message.id, failure)),
                 .finished(question?.observer ?? unasked, .failure(error)),
-            ] + askNext(now)
+            ] + askNext()
         }
         let arrival = Arrival(
             id: message.id, name: name, size: message.value, folder: folder, observer: question?.observer,
@@ -119,45 +121,44 @@ struct FileReceiver {
     }
 
     /// It has been made, or could not be.
-    mutating func made(_ observer: TransferObserver, _ failure: TransferFailure?, now: UInt64) -> [FileAction]
-    {
+    mutating func made(_ observer: TransferObserver, _ failure: TransferFailure?) -> [FileAction] {
         guard let (arrival, isCalledOff) = making else { return [] }
         making = nil
         let state = ReceivingState(size: arrival.size, limits: limits, now: now)
         current = Current(arrival: arrival, observer: observer, state: state, meter: TransferMeter(now))
-        if let failure = failure ?? (isCalledOff ? .aborted : nil) {
-            return act(current!.state.fail(failure, tells: isConnected), now)
+        if let failure = failure ?? (isCalledOff ? isConnected ? .aborted : .disconnected : nil) {
+            return act(current!.state.fail(failure, tells: isConnected))
         }
         return [.say(TransferMessage(.agree, arrival.id))]
     }
 
     /// A step of the file that is arriving, if it is the one with this number.
     mutating func step(
-        _ id: UInt32, isFromPeer: Bool = false, now: UInt64,
+        _ id: UInt32, isFromPeer: Bool = false,
         _ body: (inout ReceivingState) -> ReceivingState.Step
     ) -> [FileAction] {
         guard current?.arrival.id == id else { return [] }
-        return act(body(&current!.state), isFromPeer: isFromPeer, now)
+        return act(body(&current!.state), isFromPeer: isFromPeer)
     }
 
     /// Whether the bytes that come now are this file's.
     func wants(_ id: UInt32) -> Bool { current?.arrival.id == id && current?.state.phase == .receiving }
 
     /// Bytes of a piece have come. Returns where they belong; nil when nobody wants them any more.
-    mutating func bytes(_ count: Int, now: UInt64) -> UInt64? { current?.state.bytes(count, now: now) }
+    mutating func bytes(_ count: Int) -> UInt64? { current?.state.bytes(count, now: now) }
 
     /// Bytes have been written; or could not be.
-    mutating func wrote(_ count: Int, _ failure: TransferFailure?, now: UInt64, sum: () -> UInt64)
+    mutating func wrote(_ count: Int, _ failure: TransferFailure?, sum: () -> UInt64)
         -> [FileAction]
     {
         guard let state = current?.state, state.phase != .over else { return [] }
-        if let failure { return act(current!.state.fail(failure), now) }
+        if let failure { return act(current!.state.fail(failure)) }
         let step = current!.state.wrote(count, now: now, sum: sum)
         let progress = current!.meter.look(current!.name, current!.state.written, of: state.size, now: now)
-        return (progress.map { [.progress(current!.observer, $0)] } ?? []) + act(step, now)
+        return (progress.map { [.progress(current!.observer, $0)] } ?? []) + act(step)
     }
 
-    private mutating func act(_ step: ReceivingState.Step, isFromPeer: Bool = false, _ now: UInt64)
+    private mutating func act(_ step: ReceivingState.Step, isFromPeer: Bool = false)
         -> [FileAction]
     {
         guard let file = current else { return [] }
@@ -168,12 +169,12 @@ struct FileReceiver {
             current = nil
             let error = TransferError(failure, file.name, isFromPeer: isFromPeer)
             return (tells ? [.say(TransferMessage(.refuse, file.arrival.id, failure))] : [])
-                + [.discard, .finished(file.observer, .failure(error))] + askNext(now)
+                + [.discard, .finished(file.observer, .failure(error))] + askNext()
         }
     }
 
     /// It has its name; or could not get it.
-    mutating func kept(_ failure: TransferFailure?, _ sum: UInt64, now: UInt64) -> [FileAction] {
+    mutating func kept(_ failure: TransferFailure?, _ sum: UInt64) -> [FileAction] {
         guard let file = current else { return [] }
         current = nil
         let result: TransferResult =
@@ -184,17 +185,15 @@ struct FileReceiver {
             .say(word ?? TransferMessage(.verified, file.arrival.id)), .discard,
             .finished(file.observer, result),
         ]
-            + askNext(now)
+            + askNext()
     }
 
     // MARK: The end
 
     /// Calls off everything, or one.
     mutating func callOff(
-        _ failure: TransferFailure, only id: TransferID? = nil, tells: Bool = true, now: UInt64
-    )
-        -> [FileAction]
-    {
+        _ failure: TransferFailure, only id: TransferID? = nil, _ tells: Bool = true
+    ) -> [FileAction] {
         let isMeant = { (question: Question) in id == nil || id == TransferID(question.id) }
         if let first = questions.first, isMeant(first) { deadline = nil }
         let off = questions.filter(isMeant)
@@ -208,23 +207,24 @@ struct FileReceiver {
             .finished($0.observer, .failure(TransferError(failure, $0.name.description)))
         }
         if let current, isIt(current.arrival) {
-            actions += act(self.current!.state.fail(failure, tells: tells), now)
+            actions += act(self.current!.state.fail(failure, tells: tells))
         }
-        return actions + askNext(now)
+        return actions + askNext()
     }
 
     /// The connection is over.
-    mutating func disconnected(_ failure: TransferFailure, now: UInt64) -> [FileAction] {
+    mutating func disconnected(_ failure: TransferFailure) -> [FileAction] {
         isConnected = false
-        return callOff(failure, tells: false, now: now)
+        return callOff(failure, false)
     }
 
     /// Time has passed. (I8.3)
-    mutating func tick(now: UInt64) -> [FileAction] {
+    mutating func tick() -> [FileAction] {
         // The other side sends one file at a time: while one is arriving, it cannot answer.
         if deadline != nil, current != nil || making != nil { deadline = now + limits.answer }
-        let actions = current.map { file in step(file.arrival.id, now: now) { $0.tick(now: now) } } ?? []
+        let (now, id) = (now, current?.arrival.id ?? 0)
+        let actions = step(id) { $0.tick(now: now) }
         guard let deadline, now >= deadline, let question = questions.first else { return actions }
-        return actions + declined(question.id, .noAnswer, isFromPeer: false, now: now)
+        return actions + declined(question.id, .noAnswer, isFromPeer: false)
     }
 }

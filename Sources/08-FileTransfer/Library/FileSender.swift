@@ -9,6 +9,8 @@ struct FileSender {
     /// The first of those that wait is being opened: until that has happened it stays where it is.
     private var isOpening = false
     private var isConnected = false
+    /// The present moment: set before each step.
+    var now: UInt64 = 0
 
     /// The file that is under way.
     struct Current {
@@ -52,9 +54,7 @@ struct FileSender {
     }
 
     /// A file has been opened, or could not be.
-    mutating func opened(_ request: FileRequest, _ size: Result<UInt64, TransferFailure>, now: UInt64)
-        -> [FileAction]
-    {
+    mutating func opened(_ request: FileRequest, _ size: Result<UInt64, TransferFailure>) -> [FileAction] {
         isOpening = false
         // Unless it was called off meanwhile.
         guard waiting.first === request else { return [.release] + start() }
@@ -64,15 +64,13 @@ struct FileSender {
             let state = SendingState(size: size, pieceLimit: pieceLimit, limits: limits, now: now)
             current = Current(request: request, state: state, meter: TransferMeter(now))
             let name = request.name.description.utf8
-            return [
-                .say(.init(.announce, request.id, count: request.question, value: size, text: name))
-            ]
+            return [.say(.init(.announce, request.id, count: request.question, value: size, text: name))]
         case .failure(let failure): return refuse(request, failure) + start()
         }
     }
 
     /// A file that was not begun will not be sent.
-    private func refuse(_ request: FileRequest, _ failure: TransferFailure, tells: Bool = true)
+    private func refuse(_ request: FileRequest, _ failure: TransferFailure, _ tells: Bool = true)
         -> [FileAction]
     {
         let isAnswer = tells && request.question != 0
@@ -94,7 +92,7 @@ struct FileSender {
     mutating func pieceBegun(_ count: Int) { current?.state.pieceBegun(count) }
 
     /// It has been.
-    mutating func pieceSent(_ id: UInt32, now: UInt64) -> [FileAction] {
+    mutating func pieceSent(_ id: UInt32) -> [FileAction] {
         guard current?.request.id == id else { return [] }
         let step = current!.state.pieceSent(now: now)
         // Nobody wanted it any more, but its head had promised it.
@@ -105,9 +103,7 @@ struct FileSender {
     }
 
     /// A part has been read, and this is the sum up to its end; or it could not be read.
-    mutating func summedUp(
-        _ id: UInt32, _ count: Int, _ sum: UInt64, _ failure: TransferFailure?, now: UInt64
-    )
+    mutating func summedUp(_ id: UInt32, _ count: Int, _ sum: UInt64, _ failure: TransferFailure?)
         -> [FileAction]
     {
         guard current?.request.id == id else { return [] }
@@ -152,12 +148,12 @@ struct FileSender {
     // MARK: The end
 
     /// Calls off everything, or one.
-    mutating func callOff(_ failure: TransferFailure, only id: UInt32? = nil, tells: Bool = true)
+    mutating func callOff(_ failure: TransferFailure, only id: UInt32? = nil, _ tells: Bool = true)
         -> [FileAction]
     {
         let off = waiting.filter { id == nil || $0.id == id }
         waiting.removeAll { id == nil || $0.id == id }
-        var actions = off.flatMap { refuse($0, failure, tells: tells) }
+        var actions = off.flatMap { refuse($0, failure, tells) }
         if let current, id == nil || current.request.id == id {
             actions += step(current.request.id) { $0.fail(failure, tells: tells) }
         }
@@ -167,12 +163,13 @@ struct FileSender {
     /// The connection is over, and nothing of a piece will come back.
     mutating func disconnected(_ failure: TransferFailure) -> [FileAction] {
         isConnected = false
-        return callOff(failure, tells: false) + (current == nil ? [] : letGo())
+        return callOff(failure, false) + (current == nil ? [] : letGo())
     }
 
     /// Time has passed, and so many bytes of the connection have been taken by the other side's system. (I8.3)
-    mutating func tick(now: UInt64, acknowledged: UInt64?) -> [FileAction] {
+    mutating func tick(acknowledged: UInt64?) -> [FileAction] {
         guard let id = current?.request.id else { return [] }
+        let now = now
         current!.state.acknowledged(acknowledged, now: now)
         let actions = step(id) { $0.tick(now: now) }
         // Nothing can be said any more to somebody who does not take the piece that he is being sent.

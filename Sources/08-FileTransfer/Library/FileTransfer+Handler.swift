@@ -12,7 +12,7 @@ extension FileTransfer {
             "a codec that has room for a name")
         act {
             link = connection
-            return sender.connected() + receiver.connected(now: monotonicNanoseconds())
+            return sender.connected() + receiver.connected()
         }
         inner?.opened(connection)
     }
@@ -31,32 +31,33 @@ extension FileTransfer {
     }
 
     func take(_ message: TransferMessage, _ connection: FramedConnection<LengthPrefixed>) {
-        let (id, now) = (message.id, monotonicNanoseconds())
+        let id = message.id
         if message.kind == .piece {
             connection.passThrough(Int(message.count))
             rawBytesLeft = Int(message.count)
         }
         act {
+            let now = sender.now
             switch message.kind {
             case .ask: return answer(id, message.text)
-            case .decline: return receiver.declined(id, message.reason, isFromPeer: true, now: now)
-            case .announce: return receiver.announced(message, unasked, now: now)
+            case .decline: return receiver.declined(id, message.reason, isFromPeer: true)
+            case .announce: return receiver.announced(message, observer(service.events.received))
             case .agree: return sender.step(id) { $0.agreed(now: now) }
             case .refuse: return sender.step(id, isFromPeer: true) { $0.fail(message.reason, tells: false) }
             case .verified: return sender.step(id) { $0.verified() }
             case .piece:
-                let actions = receiver.step(id, now: now) {
+                let actions = receiver.step(id) {
                     $0.piece(offset: message.value, count: UInt64(message.count))
                 }
                 pieceOwner = receiver.wants(id) ? incoming : nil
                 return actions
             case .complete:
                 let file = incoming
-                return receiver.step(id, now: now) {
+                return receiver.step(id) {
                     $0.completed(sum: message.value, now: now) { file?.checksum.value ?? 0 }
                 }
             case .abort:
-                return receiver.step(id, isFromPeer: true, now: now) { $0.fail(message.reason, tells: false) }
+                return receiver.step(id, isFromPeer: true) { $0.fail(message.reason, tells: false) }
             }
         }
     }
@@ -68,10 +69,8 @@ extension FileTransfer {
             guard let name = SafeName(bytes) else {
                 return [.say(TransferMessage(.decline, question, .unsafeName))]
             }
-            let observer = TransferObserver(
-                progress: { [self] in service.events.progress(self, $0) },
-                finished: { [self] in service.events.sent(self, $0) })
-            let request = FileRequest(nextID(), name.path(in: folder), name, question: question, observer)
+            let request = FileRequest(
+                nextID(), name.path(in: folder), name, question: question, observer(service.events.sent))
             if let actions = sender.add(request) { return actions }
             failure = .busy
         }
@@ -86,7 +85,8 @@ extension FileTransfer {
         guard let file = pieceOwner, let write = service.writes.take() else { return }
         let bytes = UnsafeRawBufferPointer(rebasing: chunk.contents[range])
         lock.lock()
-        guard file === incoming, let offset = receiver.bytes(bytes.count, now: monotonicNanoseconds()) else {
+        look()
+        guard file === incoming, let offset = receiver.bytes(bytes.count) else {
             lock.unlock()
             return service.writes.giveBack(write)
         }
@@ -117,13 +117,14 @@ extension FileTransfer {
             if token == FileTransfer.messageToken { inFlight -= 1 }
             sendOutbox()
             guard token < FileTransfer.messageToken else { return proceed() }
-            return sender.pieceSent(UInt32(FileTransfer.messageToken - token), now: monotonicNanoseconds())
+            return sender.pieceSent(UInt32(FileTransfer.messageToken - token))
         }
     }
 
     /// Under the lock: a piece that found no room may find some now.
     func proceed() -> [FileAction] {
-        outgoing.map { file in sender.step(file.id) { $0.proceed(now: monotonicNanoseconds()) } } ?? []
+        let (now, id) = (sender.now, outgoing?.id ?? 0)
+        return sender.step(id) { $0.proceed(now: now) }
     }
 
     /// The stream is not what it should be.
@@ -163,15 +164,15 @@ extension FileTransfer {
         // A file that became shorter in the middle of a piece ends the connection.
         let isChanged = outgoing.map { !$0.isUnchanged } ?? false
         return (isChanged ? fail(.changed, tells: false) : []) + sender.disconnected(failure)
-            + receiver.disconnected(failure, now: monotonicNanoseconds())
+            + receiver.disconnected(failure)
     }
 
     /// Time has passed. (I8.3)
     public func tick(_ now: UInt64, on connection: FramedConnection<LengthPrefixed>) {
-        act {
+        act(at: now) {
             sendOutbox()
             let acknowledged = sender.current == nil ? nil : connection.stream?.socket.bytesAcknowledged
-            return proceed() + sender.tick(now: now, acknowledged: acknowledged) + receiver.tick(now: now)
+            return proceed() + sender.tick(acknowledged: acknowledged) + receiver.tick()
         }
         lock.locked { inner }?.tick(now, on: connection)
     }

@@ -7,9 +7,10 @@ import Reordering
 /// What the two halves have decided is done here.
 extension FileTransfer {
     /// Decides something under the lock, does there what is to be done at once, and the rest when the lock is free again.
-    func act(_ decide: () -> [FileAction]) {
+    func act(at moment: UInt64? = nil, _ decide: () -> [FileAction]) {
         var later: [() -> Void] = []
         lock.lock()
+        look(at: moment)
         perform(decide(), &later)
         if let link {
             if service.options.refusesMessages { link.refusesMessages = sender.isBusy }
@@ -17,6 +18,12 @@ extension FileTransfer {
         }
         lock.unlock()
         for step in later { step() }
+    }
+
+    /// Under the lock, so that time goes one way: tells the halves the time. A clock may have looked earlier.
+    func look(at moment: UInt64? = nil) {
+        let now = max(sender.now, moment ?? monotonicNanoseconds())
+        (sender.now, receiver.now) = (now, now)
     }
 
     /// Under the lock.
@@ -47,7 +54,7 @@ extension FileTransfer {
     }
 
     func fail(_ failure: TransferFailure, tells: Bool = true) -> [FileAction] {
-        outgoing.map { file in sender.step(file.id) { $0.fail(failure, tells: tells) } } ?? []
+        sender.step(outgoing?.id ?? 0) { $0.fail(failure, tells: tells) }
     }
 
     /// Under the lock: sends a message about files. One that finds no room waits, and until it has gone nothing is read: so
@@ -62,9 +69,8 @@ extension FileTransfer {
         while saidOfOutbox < outbox.count, inFlight < FileTransfer.mostInFlight {
             let message = outbox[saidOfOutbox]
             do throws(SystemError) {
-                try send(message) { bytes throws(SystemError) in
-                    try link.send(bytes, tagged: message.kind.rawValue, token: FileTransfer.messageToken)
-                }
+                try link.send(
+                    message.body.span.bytes, tagged: message.kind.rawValue, token: FileTransfer.messageToken)
                 inFlight += 1
             } catch {
                 // The next completed send, or the clock, tries again.
@@ -79,23 +85,14 @@ extension FileTransfer {
         if isHoldingBack { link.pauseReading() } else { link.resumeReading() }
     }
 
-    func send(_ message: TransferMessage, _ body: (RawSpan) throws(SystemError) -> Void)
-        throws(SystemError)
-    {
-        guard let bytes = try? message.body() else { return }
-        try bytes.withBytes { bytes throws(SystemError) in try body(bytes) }
-    }
-
     /// Under the lock: head and bytes are one send, so nothing can come between them. (I8.1)
     func sendPiece(_ offset: UInt64, _ count: Int) -> [FileAction] {
         guard let outgoing, let link else { return [] }
         let head = TransferMessage(.piece, outgoing.id, count: UInt32(count), value: offset)
         do throws(SystemError) {
-            try send(head) { bytes throws(SystemError) in
-                try link.transmit(
-                    outgoing.file, offset: Int64(offset), length: count, behind: bytes,
-                    tagged: head.kind.rawValue, token: FileTransfer.messageToken - Int(outgoing.id))
-            }
+            try link.transmit(
+                outgoing.file, offset: Int64(offset), length: count, behind: head.body.span.bytes,
+                tagged: head.kind.rawValue, token: FileTransfer.messageToken - Int(outgoing.id))
             sender.pieceBegun(count)
             return []
         } catch {
@@ -133,7 +130,7 @@ extension FileTransfer {
         }
         act {
             outgoing = try? opened.get()
-            return sender.opened(request, opened.map(\.size), now: monotonicNanoseconds())
+            return sender.opened(request, opened.map(\.size))
         }
     }
 
@@ -157,14 +154,16 @@ extension FileTransfer {
             case .success(let file): incoming = file
             case .failure(let reason): failure = reason
             }
-            return receiver.made(arrival.observer ?? unasked, failure, now: monotonicNanoseconds())
+            return receiver.made(arrival.observer ?? observer(service.events.received), failure)
         }
     }
 
-    var unasked: TransferObserver {
+    /// For files that nobody here has named.
+    func observer(_ finished: @escaping @Sendable (FileTransfer, TransferResult) -> Void) -> TransferObserver
+    {
         TransferObserver(
             progress: { [self] in service.events.progress(self, $0) },
-            finished: { [self] in service.events.received(self, $0) })
+            finished: { [self] in finished(self, $0) })
     }
 
     /// All of it is there: it gets its name, and the sender this side's word for it.
@@ -175,13 +174,13 @@ extension FileTransfer {
         } catch {
             failure = error
         }
-        act { receiver.kept(failure, file.checksum.value, now: monotonicNanoseconds()) }
+        act { receiver.kept(failure, file.checksum.value) }
     }
 
     /// A part of what is sent has been read and summed up.
     func summedUp(_ file: OutgoingFile, _ bytes: Int, _ error: SystemError?) {
         let failure = error.map { TransferFailure($0, writing: false) }
-        act { sender.summedUp(file.id, bytes, file.checksum.value, failure, now: monotonicNanoseconds()) }
+        act { sender.summedUp(file.id, bytes, file.checksum.value, failure) }
     }
 
     /// A part of what arrives has been summed up and written.
@@ -189,7 +188,7 @@ extension FileTransfer {
         let failure = error.map { TransferFailure($0, writing: true) }
         act {
             guard file === incoming else { return [] }
-            return receiver.wrote(bytes, failure, now: monotonicNanoseconds()) { file.checksum.value }
+            return receiver.wrote(bytes, failure) { file.checksum.value }
         }
     }
 }

@@ -96,8 +96,7 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
             throw TransferError(.declined, name)
         }
         return try begin(name) { id in
-            receiver.ask(
-                Question(id: id, name: safe, folder: folder, observer: observer), now: monotonicNanoseconds())
+            receiver.ask(Question(id: id, name: safe, folder: folder, observer: observer))
         }
     }
 
@@ -127,15 +126,14 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
     /// Calls off what is under way or waits. The connection goes on; each observer hears `aborted`. A piece that is on its
     /// way is sent to its end, and thrown away over there.
     public func callOff(_ what: CallOff = .all) {
-        let now = monotonicNanoseconds()
         act {
             switch what {
-            case .all: sender.callOff(.aborted) + receiver.callOff(.aborted, now: now)
+            case .all: sender.callOff(.aborted) + receiver.callOff(.aborted)
             case .sending: sender.callOff(.aborted)
-            case .receiving: receiver.callOff(.aborted, now: now)
+            case .receiving: receiver.callOff(.aborted)
             case .file(let id):
                 (id.isPeers ? [] : sender.callOff(.aborted, only: id.number))
-                    + receiver.callOff(.aborted, only: id, now: now)
+                    + receiver.callOff(.aborted, only: id)
             }
         }
     }

@@ -79,22 +79,15 @@ public struct TransferMessage: Equatable, Sendable {
     }
 
     /// What is behind the tag.
-    func body() throws(FrameError) -> SplitBuffer {
-        var body = SplitBuffer(limit: TransferMessage.headLength + text.count)
-        try body.append(id, .bigEndian)
-        try body.append(count, .bigEndian)
-        try body.append(value, .bigEndian)
-        try body.append(text.span.bytes)
-        return body
+    var body: [UInt8] {
+        let numbers = [id.bigEndian, count.bigEndian].flatMap { withUnsafeBytes(of: $0, Array.init) }
+        return numbers + withUnsafeBytes(of: value.bigEndian, Array.init) + text
     }
 
     /// The message as a frame. - Throws: `lengthTooLarge` when the codec's messages are shorter.
     public func frame(_ codec: LengthPrefixed = TransferMessage.codec) throws(FrameError) -> [UInt8] {
         var frame = SplitBuffer(limit: codec.maximumFrameLength)
-        let body = try body()
-        try body.withBytes { bytes throws(FrameError) in
-            try codec.append(tag: kind.rawValue, bytes, to: &frame)
-        }
+        try codec.append(tag: kind.rawValue, body.span.bytes, to: &frame)
         return frame.withBytes { $0.withUnsafeBytes { Array($0) } }
     }
 }
