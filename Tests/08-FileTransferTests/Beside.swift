@@ -161,12 +161,14 @@ struct Chapter08FileTransferBeside {
             let address = try server.listen()
             for asks in [true, false] {
                 let peer = try ScriptedPeer(to: address)
-                // As little as the system lets it be lies between the two.
-                try peer.socket.setBufferSizes(send: 4_096, receive: 4_096)
-                let long = String(repeating: "x", count: 4_000)
+                // What has been answered lies in the system's buffer: as little as it lets it be.
+                try require(eventually { server.connections.count == 1 })
+                try server.connections[0].connection?.stream?.socket.setBufferSizes(send: 4_096)
+                let long = String(repeating: "x", count: 1_000)
                 let frame =
-                    try asks ? TransferMessage(.ask, 7, text: long.utf8).frame() : ScriptedPeer.frame(long)
-                let block = Array((0..<3).map { _ in frame }.joined())
+                    try asks
+                    ? TransferMessage(.ask, 7, text: long.utf8).frame() : ScriptedPeer.frame(long)
+                let block = Array((0..<30).map { _ in frame }.joined())
                 var sent = 0
                 let limit = 64 << 20
                 sending: while sent < limit {
@@ -180,8 +182,6 @@ struct Chapter08FileTransferBeside {
                     if poll(&wish, 1, 1_000) == 0 { break sending }
                 }
                 try require(sent < limit, "\(sent) bytes were taken")
-                // A window that is so small would make the rest slow.
-                try peer.socket.setBufferSizes(receive: 1 << 20)
                 // The rest of the frame that was cut, while it listens.
                 let whole = (sent + frame.count - 1) / frame.count
                 let missing = Array(frame[(frame.count - (whole * frame.count - sent))...])
@@ -194,8 +194,56 @@ struct Chapter08FileTransferBeside {
                     }
                 }
                 rest.join()
+                peer.socket.close()
+                try require(eventually { server.connections.isEmpty })
             }
             try require(server.stop())
+        }
+    }
+
+    // I8.6, I8.8
+    @Test(
+        "an answer that finds the queue full of the program's own messages waits, and comes behind them",
+        arguments: DriverKind.permitted)
+    func queueIsFull(driver: DriverKind) async throws {
+        try await onAThread {
+            let stand = try Stand(driver)
+            try stand.folder.make("there", bytes: 20_000)
+            let peer = try ScriptedPeer(to: stand.address)
+            try require(eventually { stand.server.connections.count == 1 })
+            let transfer = stand.server.connections[0]
+            // The other side does not listen: at some time no more is taken.
+            let words = [UInt8](repeating: 7, count: 30_000)
+            var (said, full) = (0, 0)
+            while said < 10_000, full < 100 {
+                do throws(SystemError) {
+                    try transfer.say(words)
+                    said += 1
+                    full = 0
+                } catch {
+                    try require(error.code == ENOBUFS)
+                    full += 1
+                    usleep(1_000)
+                }
+            }
+            try require(full == 100)
+            for number in 1...100 as ClosedRange<UInt32> {
+                try peer.say(TransferMessage(.ask, number, text: "none".utf8))
+            }
+            try peer.say(TransferMessage(.ask, 101, text: "there".utf8))
+            for _ in 0..<said { try require(peer.hearWords() == words) }
+            for number in 1...100 as ClosedRange<UInt32> {
+                try require(peer.hear() == TransferMessage(.decline, number, .notFound), "\(number)")
+            }
+            // A piece, too, is sent when there is room again.
+            let announced = try peer.hear()
+            try require(announced?.kind == .announce && announced?.count == 101)
+            try peer.say(TransferMessage(.agree, announced?.id ?? 0))
+            while let message = try peer.hear(), message.kind != .complete {}
+            try require(peer.raw == ScratchFolder.pattern(20_000))
+            try peer.say(TransferMessage(.verified, announced?.id ?? 0))
+            try require(eventually { stand.sent.count == 101 })
+            try require(stand.server.stop())
         }
     }
 
