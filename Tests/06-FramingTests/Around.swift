@@ -83,38 +83,14 @@ struct Chapter06FramingAround {
         }
     }
 
-    // I6.7
-    @Test(
-        "while reading is paused no more is taken than was pending; each pause is resumed",
-        arguments: DriverKind.permitted)
-    func paused(driver: DriverKind) async throws {
-        try await onAThread { facts in
-            let pauser = Pauser()
-            let service = try FramedService(Self.codec, options: .on(driver, reads: 2, chunk: 8))
-            let client = try Client(to: try service.listen { pauser })
-            // Eight bytes are two messages. The first one pauses, twice.
-            let stream = try Streams.encode((0..<40).map { [UInt8($0), 0] }, Self.codec)
-            try client.send(stream)
-            facts.expect(pauser.isPaused.pass())
-            facts.expect(eventually { service.ledger.messages == 4 })
-            pauser.connection.locked { $0 }?.resumeReading()
-            // What is in the system already would be here in a moment.
-            facts.expect(!eventually(within: .milliseconds(100)) { service.ledger.messages > 4 })
-            pauser.connection.locked { $0 }?.resumeReading()
-            facts.expect(try client.receive(stream.count) == stream)
-            facts.expect(service.ledger.messages == 40)
-            facts.expect(service.stop())
-        }
-    }
-
     @Test("a finish can be made to wait, and messages can be refused", arguments: DriverKind.permitted)
     func delayed(driver: DriverKind) async throws {
         try await onAThread { facts in
-            let pauser = Pauser(pauses: false)
+            let echo = Refused()
             let service = try FramedService(Self.codec, options: .on(driver))
-            let client = try Client(to: try service.listen { pauser })
-            facts.expect(eventually { pauser.connection.locked { $0 } != nil })
-            guard let connection = pauser.connection.locked({ $0 }) else { return }
+            let client = try Client(to: try service.listen { echo })
+            facts.expect(eventually { echo.connection.locked { $0 } != nil })
+            guard let connection = echo.connection.locked({ $0 }) else { return }
             connection.delayFinish(true)
             connection.finish()
             try connection.send(([8] as [UInt8]).span.bytes)
@@ -129,13 +105,13 @@ struct Chapter06FramingAround {
             // A handler's own messages are not refused.
             try connection.send(([10] as [UInt8]).span.bytes, tagged: nil)
             try client.send(try Streams.encode([[1]], Self.codec))
-            facts.expect(eventually { pauser.refusals.value == 1 })
+            facts.expect(eventually { echo.refusals.value == 1 })
             connection.refusesMessages = false
             connection.delayFinish(false)
             let expected = try Streams.encode([[8], [10]], Self.codec)
             // Up to the end of the stream.
             facts.expect(try client.receive() == expected)
-            pauser.connection.locked { $0 = nil }
+            echo.connection.locked { $0 = nil }
             facts.expect(service.stop())
         }
     }
@@ -181,24 +157,15 @@ private final class ChunkKeeper: FrameHandler {
     }
 }
 
-/// Pauses twice at its first message, and echoes.
-private final class Pauser: FrameHandler {
+/// An echo that counts what it may not say.
+private final class Refused: FrameHandler {
     typealias Codec = LengthPrefixed
-    let isPaused = Gate()
     let refusals = Counter()
     let connection = Guarded<FramedConnection<LengthPrefixed>?>(nil)
-    private let pauses: Bool
-
-    init(pauses: Bool = true) { self.pauses = pauses }
 
     func opened(_ connection: FramedConnection<LengthPrefixed>) { self.connection.locked { $0 = connection } }
 
     func received(_ message: RawSpan, on connection: FramedConnection<LengthPrefixed>) {
-        if pauses, !isPaused.isOpen {
-            connection.pauseReading()
-            connection.pauseReading()
-            isPaused.open()
-        }
         do throws(FrameError) {
             try connection.reply(message)
         } catch {

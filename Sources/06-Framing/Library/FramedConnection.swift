@@ -21,8 +21,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// This side has closed: from any thread.
     private let isClosed = Atomic<Bool>(false)
     private let isRefusing = Atomic<Bool>(false)
-    /// Who has paused reading, and has not resumed it.
-    private let pauses = Atomic<Int>(0)
     /// Since when the stream has been in error, in nanoseconds; 0 when it is not.
     private let failedAt = Atomic<UInt64>(0)
     private let counters: FrameLedger?
@@ -38,8 +36,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     private var handler: (any FrameHandler<Codec>)?
     private var isFinishing = false
     private var finishWaits = false
-    /// Chunks that are not read into again while reading is paused.
-    private var held: [Chunk] = []
 
     /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
     public static var standardBatch: Int { 16_384 }
@@ -198,23 +194,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// handler's calls only.
     public func passThrough(_ count: Int) { reader.passThrough(count) }
 
-    /// No more is read from the other side until `resumeReading`: chunks that come are handled, and not read into again.
-    /// What it costs is bounded by the pending reads. Several may pause it; each has to resume it once. Any thread.
-    public func pauseReading() { pauses.add(1, ordering: .relaxed) }
-
-    /// Ends what `pauseReading` began. Any thread.
-    public func resumeReading() {
-        if pauses.subtract(1, ordering: .relaxed).newValue == 0 { readOn() }
-    }
-
-    private func readOn() {
-        let chunks = lock.locked {
-            defer { held = [] }
-            return held
-        }
-        for chunk in chunks { chunk.giveBack() }
-    }
-
     /// Sends what is to be sent, and then says that this side sends no more; closes when the other side has ended, too.
     public func finish() {
         flush()
@@ -270,14 +249,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         let now = reader.counters
         counters?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
         answer(in: chunk, on: connection)
-        if pauses.load(ordering: .relaxed) > 0 { hold(chunk) }
-    }
-
-    private func hold(_ chunk: Chunk) {
-        chunk.keep()
-        lock.locked { held.append(chunk) }
-        // Somebody may have resumed meanwhile.
-        if pauses.load(ordering: .relaxed) == 0 { readOn() }
     }
 
     private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {
@@ -321,7 +292,6 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
             return handler
         }
         last?.closed(self, reason)
-        readOn()
     }
 
     /// Time has passed: whoever has been in error for long enough is closed. (I6.4)

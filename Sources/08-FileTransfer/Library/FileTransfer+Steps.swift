@@ -82,7 +82,7 @@ extension FileTransfer {
         if saidOfOutbox == outbox.count { (outbox, saidOfOutbox) = ([], 0) }
         guard outbox.isEmpty == isHoldingBack else { return }
         isHoldingBack.toggle()
-        if isHoldingBack { link.pauseReading() } else { link.resumeReading() }
+        if isHoldingBack { link.stream?.pauseReading(.files) } else { link.stream?.resumeReading(.files) }
     }
 
     /// Under the lock: head and bytes are one send, so nothing can come between them. (I8.1)
@@ -191,4 +191,9 @@ extension FileTransfer {
             return receiver.wrote(bytes, failure) { file.checksum.value }
         }
     }
+}
+
+extension PauseReasons {
+    /// Messages about files wait to be sent.
+    public static let files = PauseReasons(rawValue: 4)
 }
