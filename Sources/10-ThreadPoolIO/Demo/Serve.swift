@@ -45,7 +45,7 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     try server.stop()
     let counters = server.counters
     screen.say(
-        "\(counters.accepted) clients, \(counters.lines) lines, \(counters.refused) refused; \(open) open at the end"
+        "clients: \(counters.accepted), refused: \(counters.refused), open at the end: \(open); lines: \(counters.lines)"
     )
     screen.end()
     if isRecorded {

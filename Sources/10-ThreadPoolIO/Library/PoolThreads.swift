@@ -101,8 +101,12 @@ extension ThreadPool {
 
     /// The thread ends; false when it has only been idle, and is needed all the same.
     private func end(_ instance: CallbackInstance, _ number: Int, ifIdle: Bool) -> Bool {
+        // Each joins those that ended before it: their stacks are given back.
+        joinEnded()
         let (isOver, needsWake) = monitor.locked {
-            if ifIdle, count.threads <= wantedThreads || isClosed { return (false, false) }
+            // The last that waits is the spare of those that run: they may block at any time.
+            let isSpare = count.waiting == 1 && count.running > 0
+            if ifIdle, isSpare || count.threads <= wantedThreads || isClosed { return (false, false) }
             count.threads -= 1
             count.waiting -= 1
             instances.removeAll { $0 === instance }

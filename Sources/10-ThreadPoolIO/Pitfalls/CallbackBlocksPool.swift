@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 import Stage
 import ThreadPoolIO
@@ -28,9 +29,13 @@ public enum CallbackBlocksPool {
                 happened: !seen.hasThirdBegun || atMaximum.hasThirdBegun || atMaximum.threads != 4
                     || !seen.hasShrunk || !atMaximum.hasShrunk,
                 lines: [
-                    "2 callbacks stood at a gate on a pool of up to 4 threads: a third thread called the third",
-                    "4 of them stood there: the pool had grown to \(atMaximum.threads), and the fifth waited",
-                    "the gate opened: everything was called, and 1 thread stayed",
+                    "2 callbacks stood at a gate on a pool of up to 4 threads: "
+                        + (seen.hasThirdBegun
+                            ? "a third thread called the third" : "the third was not called"),
+                    "4 of them stood there: the pool had grown to \(atMaximum.threads), and the fifth "
+                        + (atMaximum.hasThirdBegun ? "did not wait" : "waited"),
+                    "the gate opened: everything was called, and of both pools \(seen.left) and "
+                        + "\(atMaximum.left) threads stayed",
                 ])
         })
 
@@ -38,6 +43,7 @@ public enum CallbackBlocksPool {
         var hasThirdBegun = false
         var threads = 0
         var hasShrunk = false
+        var left = 0
     }
 
     /// So many callbacks at a gate, and one more. Ends the pool.
@@ -49,7 +55,9 @@ public enum CallbackBlocksPool {
                 gate.pass()
             }
         }
-        _ = eventually { begun.value == callbacks }
+        guard eventually(within: Gate.patience / 2, { begun.value == callbacks }) else {
+            throw SystemError(ETIMEDOUT, attempted: "block \(callbacks) callbacks; \(pool.counters)")
+        }
         try pool.submit { _ in last.open() }
         var seen = Seen()
         let grows = pool.options.maximum > callbacks
@@ -58,6 +66,7 @@ public enum CallbackBlocksPool {
         gate.open()
         let isCalled = last.pass()
         seen.hasShrunk = isCalled && eventually { pool.counters.threads == pool.options.minimum }
+        seen.left = pool.counters.threads
         try pool.closeAndWait()
         return seen
     }
