@@ -29,7 +29,7 @@ let chapters = [
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering"]),
     Chapter(
         folder: "07-LockedMemory", product: "07-locked-memory",
-        uses: ["CompletionPorts", "PrepostedAccepts", "Contexts"]),
+        uses: ["CompletionPorts", "PrepostedAccepts", "Contexts", "Reordering"]),
     Chapter(
         folder: "08-FileTransfer", product: "08-file-transfer",
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),

@@ -4,7 +4,7 @@ import Kernel
 import LockedMemory
 import Stage
 
-/// What the three ways to wait for bytes cost (chapter 07): 64 connections, small, middle and large messages. The server
+/// What the ways to wait for bytes cost (chapter 07): 64 connections, small, middle and large messages. The server
 /// is on the first processor, the clients on the second.
 enum ReceiveModes {
     private static let connections = 64
@@ -37,16 +37,18 @@ enum ReceiveModes {
     }
 
     private static func contenders(_ size: Int, _ driver: DriverKind) -> [Echo.Contender] {
-        var all = ([.buffered, .zeroByte, nil] as [ReceivePolicy?]).map { policy in
-            Echo.Contender(name: name(policy?.description ?? "adaptive", size, driver)) {
-                var options = ThriftyServer.Options()
-                options.workers = 1
-                options.concurrency = 1
-                options.port.driver = driver
-                options.policy = policy
+        var all = ([.buffered, .zeroByte, nil, .mixed(reads: 1)] as [BudgetedReceives.Choice?]).map {
+            choice in
+            Echo.Contender(name: name(choice?.description ?? "adaptive", size, driver)) {
+                var options = BudgetedServer.Options()
+                options.hub.workers = 1
+                options.hub.concurrency = 1
+                options.hub.port.driver = driver
+                options.choice = choice
+                if choice == .mixed(reads: 1) { options.hub.pendingReads = 2 }
                 // A message fits into a buffer.
                 options.bufferSize = size
-                let server = try ThriftyServer(options: options)
+                let server = try BudgetedServer(options: options)
                 return (server.address, { server.stop() })
             }
         }
@@ -58,7 +60,7 @@ enum ReceiveModes {
         for size in sizes {
             for driver in DriverKind.permitted {
                 let buffered = name("buffered", size, driver)
-                for mode in ["zero-byte", "adaptive"] {
+                for mode in ["zero-byte", "adaptive", "mixed"] {
                     let other = name(mode, size, driver)
                     figures.compare(other, to: buffered)
                     figures.compare("\(other): processor", to: "\(buffered): processor")
@@ -74,23 +76,23 @@ enum Tide {
     static func run(_ terminal: Terminal) throws -> Bool {
         var holds = true
         for driver in DriverKind.permitted {
-            var options = ThriftyServer.Options()
-            options.port.driver = driver
+            var options = BudgetedServer.Options()
+            options.hub.port.driver = driver
             options.budgetPages = 128
-            let server = try ThriftyServer(options: options)
+            let server = try BudgetedServer(options: options)
             let report = TidalClients(to: server.address, threads: 4, each: 5...60, maximumMessage: 32_768)
                 .run(for: Stress.time(unlessTold: .seconds(30)))
-            let (counters, budget) = (server.counters, server.budget.counters)
+            let (counters, budget) = (server.hub.counters.reads, server.receives.budget)
             let isClean = server.stop()
-            let changes = server.counters.changes
+            let changes = server.receives.changesMade
             terminal.say(
                 "\(driver): \(readable(report.connected)) clients, \(readable(report.messages)) messages, "
                     + "\(readable(report.bytes >> 20)) MiB there and back; the tide turned \(report.turns) times"
             )
             terminal.say(
-                "  changes: \(changes.toZeroByte) to zero-byte, \(changes.toBuffered) back; notices "
-                    + "\(readable(counters.notices)), packets with bytes \(readable(counters.receives)); "
-                    + "most pages locked: \(budget.peak) of \(server.budget.limit)")
+                "  changes: \(changes.toZeroByte) to zero-byte, \(changes.toBuffered) back; waits "
+                    + "\(readable(counters.waits)), packets with bytes \(readable(counters.reads)); "
+                    + "most pages locked: \(budget.counters.peak) of \(budget.limit)")
             terminal.say(
                 "  checksums that differ: \(report.wrong), messages missing: \(report.missing), "
                     + "not connected: \(report.unconnected); all pages back: \(isClean)")

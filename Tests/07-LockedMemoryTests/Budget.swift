@@ -5,7 +5,7 @@ import Stage
 import Synchronization
 import Testing
 
-/// Somebody with some pages, who counts how often its budget came.
+/// A claimant that counts how often its budget came.
 private final class Claimant: PageClaimant, @unchecked Sendable {
     var claim = PageClaim()
     private let came = Atomic<Int>(0)
@@ -73,12 +73,12 @@ struct Chapter07LockedMemoryBudget {
         #expect(!three.claim.isHeld)
         #expect(budget.counters.locked == 3)
         #expect(budget.counters.refused == 1)
-        budget.refund(two)
-        budget.refund(two)
+        budget.giveBack(two)
+        budget.giveBack(two)
         #expect(budget.counters.locked == 1)
         try budget.charge(pages(2), to: three)
-        budget.refund(one)
-        budget.refund(three)
+        budget.giveBack(one)
+        budget.giveBack(three)
         #expect(budget.counters.locked == 0)
         #expect(budget.counters.peak == 3)
         // An empty buffer costs nothing, and goes in any case.
@@ -100,7 +100,7 @@ struct Chapter07LockedMemoryBudget {
     }
 
     // I7.3
-    @Test("those who wait are served in their order, and nobody overtakes")
+    @Test("those who wait are served in their order, and none overtakes")
     func line() throws {
         let pages = Pages(4)
         defer { pages.free() }
@@ -113,25 +113,25 @@ struct Chapter07LockedMemoryBudget {
             #expect(try !budget.chargeOrWait(pages(1), to: claimant))
         }
         #expect(budget.counters.waiting == 4)
-        budget.refund(owner)
+        budget.giveBack(owner)
         #expect(order.values == [0, 1, 2, 3])
         #expect(budget.counters.locked == 4)
 
         // The first needs three pages. One page is free, and one is enough for the second: it waits all the same.
         let (large, small, late) = (Claimant(), Claimant(), Claimant())
-        budget.refund(waiting[0])
+        budget.giveBack(waiting[0])
         #expect(try !budget.chargeOrWait(pages(3), to: large))
         #expect(try !budget.chargeOrWait(pages(1), to: small))
         #expect(performing { try budget.charge(pages(1), to: late) } == ENOBUFS)
-        budget.refund(waiting[1])
+        budget.giveBack(waiting[1])
         #expect((large.times, small.times) == (0, 0))
-        budget.refund(waiting[2])
+        budget.giveBack(waiting[2])
         #expect((large.times, small.times) == (1, 0))
-        budget.refund(waiting[3])
+        budget.giveBack(waiting[3])
         #expect((large.times, small.times) == (1, 1))
         #expect(budget.counters.waiting == 0)
-        budget.refund(large)
-        budget.refund(small)
+        budget.giveBack(large)
+        budget.giveBack(small)
         #expect(budget.counters.locked == 0)
     }
 
@@ -147,14 +147,14 @@ struct Chapter07LockedMemoryBudget {
         #expect(try !budget.chargeOrWait(pages(3), to: large))
         #expect(try !budget.chargeOrWait(pages(1), to: small))
         #expect(try !budget.chargeOrWait(pages(1), to: last))
-        #expect(budget.withdraw(large))
+        #expect(budget.leave(large))
         #expect(small.times == 1)
-        #expect(!budget.withdraw(small))
-        #expect(!budget.withdraw(large))
-        #expect(budget.withdraw(last))
+        #expect(!budget.leave(small))
+        #expect(!budget.leave(large))
+        #expect(budget.leave(last))
         #expect(budget.counters.waiting == 0)
-        budget.refund(small)
-        budget.refund(owner)
+        budget.giveBack(small)
+        budget.giveBack(owner)
         #expect(budget.counters.locked == 0)
         // More than there is in all would wait for ever.
         #expect(performing { _ = try budget.chargeOrWait(pages(4), to: large) } == ENOBUFS)
@@ -175,21 +175,21 @@ struct Chapter07LockedMemoryBudget {
     }
 
     // I7.2, I7.3
-    @Test("a buffer that is posted again stays charged, unless somebody waits or it was charged for less")
+    @Test("a buffer that is posted again stays charged, unless others wait or it was charged for less")
     func renewing() throws {
         let pages = Pages(4)
         defer { pages.free() }
         let budget = PageBudget(pages: 2)
         let (one, other) = (Claimant(), Claimant())
         try budget.charge(pages(2), to: one)
-        #expect(budget.renew(pages(2), of: one))
+        #expect(budget.again(pages(2), of: one))
         #expect(one.claim.isHeld)
         #expect(try !budget.chargeOrWait(pages(1), to: other))
-        #expect(!budget.renew(pages(2), of: one))
+        #expect(!budget.again(pages(2), of: one))
         #expect(!one.claim.isHeld)
         #expect(other.times == 1)
         // It was charged for one page, and is to be posted with two.
-        #expect(!budget.renew(pages(2), of: other))
+        #expect(!budget.again(pages(2), of: other))
         #expect(!other.claim.isHeld)
         #expect(budget.counters.locked == 0)
     }
@@ -220,7 +220,7 @@ struct Chapter07LockedMemoryBudget {
                         isHeld = (try? budget.charge(pages(count), to: claimant)) != nil
                     } else if (try? budget.chargeOrWait(pages(count), to: claimant)) == false {
                         // Either it leaves the line, or it has been served and must be told.
-                        if next(2) == 0, budget.withdraw(claimant) {
+                        if next(2) == 0, budget.leave(claimant) {
                             isHeld = false
                         } else {
                             isHeld = gate.pass()
@@ -230,7 +230,7 @@ struct Chapter07LockedMemoryBudget {
                     guard isHeld else { continue }
                     #expect(outstanding.add(count) <= limit)
                     outstanding.add(-count)
-                    budget.refund(claimant)
+                    budget.giveBack(claimant)
                 }
             }
             let counters = budget.counters
@@ -257,5 +257,23 @@ private func performing(_ body: () throws -> Void) -> Int32? {
         return nil
     } catch {
         return (error as? SystemError)?.code
+    }
+}
+
+/// Without a lock: gives back, and tells at once.
+extension PageBudget {
+    fileprivate func giveBack(_ claimant: Claimant) {
+        refund(claimant)
+        serve()
+    }
+
+    fileprivate func leave(_ claimant: Claimant) -> Bool {
+        defer { serve() }
+        return withdraw(claimant)
+    }
+
+    fileprivate func again(_ buffer: UnsafeRawBufferPointer, of claimant: Claimant) -> Bool {
+        defer { serve() }
+        return renew(buffer, of: claimant)
     }
 }

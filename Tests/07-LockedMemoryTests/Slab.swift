@@ -80,7 +80,7 @@ struct Chapter07LockedMemoryModes {
     // I7.6
     @Test("over at one number of connections, back at a smaller one, and in between nothing changes")
     func hysteresis() {
-        let modes = ModeSwitch(.adaptive(ReceiveThresholds(zeroByteFrom: 10, bufferedUpTo: 4)))
+        let modes = ModeSwitch(changingAt: ReceiveThresholds(zeroByteFrom: 10, bufferedUpTo: 4))
         #expect(modes.mode == .buffered)
         for count in 1...9 { #expect(!modes.connectionsAre(count)) }
         #expect(modes.mode == .buffered)
@@ -98,13 +98,12 @@ struct Chapter07LockedMemoryModes {
     // I7.6
     @Test("a budget that runs short changes over as well; a fixed policy never changes")
     func shortage() {
-        let modes = ModeSwitch(.adaptive(ReceiveThresholds(zeroByteFrom: 10, bufferedUpTo: 4)))
+        let modes = ModeSwitch(changingAt: ReceiveThresholds(zeroByteFrom: 10, bufferedUpTo: 4))
         #expect(modes.budgetRanShort())
         #expect(!modes.budgetRanShort())
         #expect(modes.mode == .zeroByte)
-        for policy in [ReceivePolicy.buffered, .zeroByte] {
-            let fixed = ModeSwitch(policy)
-            let mode = fixed.mode
+        for mode in [ReceiveMode.buffered, .zeroByte] {
+            let fixed = ModeSwitch(mode, changingAt: nil)
             #expect(!fixed.connectionsAre(1_000_000))
             #expect(!fixed.budgetRanShort())
             #expect(!fixed.connectionsAre(0))

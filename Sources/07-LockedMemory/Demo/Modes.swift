@@ -37,7 +37,7 @@ private let busy = 64
 private let fewest = 100
 private let time = Duration.milliseconds(400)
 
-/// Thousands of idle clients and 64 busy ones, in each of the three modes.
+/// Thousands of idle clients and 64 busy ones, in each of the modes.
 func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
     let asked = options.clients ?? 10_000
     let wanted = max(fewest, asked)
@@ -79,14 +79,14 @@ func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
             ]
         })
     terminal.say()
-    let (buffered, zeroByte, adaptive) = (showings[0], showings[1], showings[2])
+    let (buffered, zeroByte, adaptive, mixed) = (showings[0], showings[1], showings[2], showings[3])
     terminal.claim(
         "buffered: \(readable(budget)) clients lock the budget, and number \(readable(budget + 1)) is refused, as "
             + "predicted",
         holds: buffered.locked == budget && buffered.waiting == idle - budget
             && (!isReal || buffered.really == budget))
     terminal.claim(
-        "buffered: whoever comes after that is not heard, and nobody is closed",
+        "buffered: who comes after that is not heard, and no client is closed",
         holds: buffered.silent == busy && buffered.isClean == 1)
     terminal.claim(
         "zero-byte: \(readable(idle)) idle clients lock 0 pages, and all busy ones are heard",
@@ -94,9 +94,13 @@ func playModes(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.claim(
         "adaptive: the same with many clients, and buffers with few",
         holds: adaptive.locked == 0 && adaptive.really == 0 && adaptive.silent == 0 && adaptive.isClean == 1)
+    terminal.claim(
+        "mixed: all are heard, and clients that say nothing lock the whole budget all the same",
+        holds: mixed.locked == budget && (!isReal || mixed.really == budget) && mixed.waiting == 0
+            && mixed.silent == 0 && mixed.isClean == 1)
 }
 
-private let modes = ["buffered", "zero-byte", "adaptive"]
+private let modes = ["buffered", "zero-byte", "adaptive", "mixed"]
 private let showArgument = "--show-mode"
 
 extension Stage.Options {
@@ -114,10 +118,10 @@ func showModeIfAsked() {
     do {
         Resources.raiseDescriptorLimit(atLeast: numbers[0] + Resources.spareDescriptors)
         var choices = serverOptions(mode: words[2], driver: driver)
-        choices.maximumConnections = numbers[0] + 2 * busy
+        choices.hub.maximumConnections = numbers[0] + 2 * busy
         choices.budgetPages = numbers[1]
         choices.locking = numbers[2] == 1 ? .system : .counted
-        (choices.workers, choices.concurrency) = (numbers[3], numbers[4])
+        (choices.hub.workers, choices.hub.concurrency) = (numbers[3], numbers[4])
         print(try show(numbers[0], choices).line)
         exit(0)
     } catch {
@@ -126,24 +130,28 @@ func showModeIfAsked() {
 }
 
 /// A server in one mode: 64 busy clients alone, then the idle ones, then the busy ones again.
-private func show(_ idle: Int, _ choices: ThriftyServer.Options) throws -> Showing {
-    let server = try ThriftyServer(options: choices)
+private func show(_ idle: Int, _ choices: BudgetedServer.Options) throws -> Showing {
+    let server = try BudgetedServer(options: choices)
     var showing = Showing()
     let load = ClientLoad(to: server.address, connections: busy, duration: time)
     showing.alone = Int(try load.run().perSecond)
-    _ = eventually { server.counters.connections == 0 }
+    _ = eventually { server.hub.connectionCount == 0 }
 
     let before = Resources.residentBytes
     let clients = try IdleClients(idle, to: server.address)
-    guard eventually({ server.counters.accepted == busy + idle }) else {
+    guard eventually({ server.hub.connectionCount == idle }) else {
         throw SystemError(ETIMEDOUT, attempted: "take in \(idle) clients")
     }
     // The last one is about to be charged, and receives that were cancelled to change over are about to come back.
     _ = eventually {
-        let now = server.budget.counters
-        return choices.policy == .buffered ? now.locked + now.waiting == idle : now.locked == 0
+        let now = server.receives.budget.counters
+        return switch choices.choice {
+        case .buffered: now.locked + now.waiting == idle
+        case .mixed: now.locked == choices.budgetPages
+        default: now.locked == 0
+        }
     }
-    let counters = server.budget.counters
+    let counters = server.receives.budget.counters
     showing.locked = counters.locked
     showing.waiting = counters.waiting
     showing.really = SystemLimit.lockedPages
@@ -151,7 +159,7 @@ private func show(_ idle: Int, _ choices: ThriftyServer.Options) throws -> Showi
     let report = try load.run()
     showing.among = Int(report.perSecond)
     showing.silent = report.silent
-    let isOpen = server.counters.connections >= idle && server.counters.refused == 0
+    let isOpen = server.hub.connectionCount >= idle && server.hub.counters.refused == 0
     clients.leave()
     showing.isClean = server.stop() && isOpen ? 1 : 0
     return showing

@@ -11,11 +11,12 @@ SystemLimit.runIfAsked()
 showModeIfAsked()
 
 let mode = Stage.Option.choice(
-    "mode", ["buffered", "zero-byte", "adaptive"], "how --serve waits for bytes (adaptive)")
+    "mode", ["buffered", "zero-byte", "adaptive", "mixed", "reads-after-wait"],
+    "how --serve waits for bytes (adaptive)")
 let options = Stage.Options.ofThisProgram(
     Usage(
         "07-locked-memory",
-        "10,000 idle connections in three modes: the pages they lock, and what the busy ones pay.",
+        "10,000 idle connections in four modes: the pages they lock, and what the busy ones pay.",
         options: [.serve, mode, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
         pitfalls: Chapter07.pitfalls))
 let terminal = Terminal(options)
@@ -28,6 +29,7 @@ do {
     } else {
         try playModes(options, on: terminal)
         try showLimit(options.driver, on: terminal)
+        try showOtherWays(options, on: terminal)
         try drawChange(options, on: terminal)
     }
 } catch {

@@ -1,13 +1,15 @@
 import Glibc
 import Kernel
+import Synchronization
 
-/// Somebody who posts a buffer, and answers for its pages.
+/// What posts a buffer, and answers for its pages.
 public protocol PageClaimant: AnyObject, Sendable {
     /// Its claim. Only the budget looks into it, under its lock.
     var claim: PageClaim { get set }
 
-    /// The pages that it has waited for are its own now: it may post its buffer. Called without a lock, by the thread
-    /// that gave pages back. To be short: another packet's handler waits.
+    /// It is out of the line. The pages that it has waited for are its own now, so its buffer may be posted; or its claim
+    /// holds nothing, when the system locks nothing though no page is left that could come back. Called without a lock, by
+    /// a thread that serves the line. To be short: that thread has a connection of its own to go on with.
     func budgetCame()
 }
 
@@ -30,9 +32,10 @@ public struct PageClaim {
 
 /// So many pages may be locked at a time by the buffers of posted operations.
 ///
-/// A buffer is charged before its operation is posted, page by page, and given back when the packet has come or the
+/// A buffer is charged before its operation is posted, page by page, and given back when it is not needed any more or the
 /// post has failed. (I7.1, I7.2) When the pages do not suffice there are two ways: an error, or a place in a line that
-/// is served in its order, as pages come back. (I7.3)
+/// is served in its order, as pages come back. (I7.3) Giving back makes no call, so it may happen under a lock; `serve`
+/// tells, and is called when that lock is free. (I7.7)
 ///
 /// Any thread may use it. Win32 counterpart: the non-paged pool and the limit of locked pages, with `WSAENOBUFS`.
 public final class PageBudget: @unchecked Sendable {
@@ -62,6 +65,8 @@ public final class PageBudget: @unchecked Sendable {
     /// What stands behind the budget.
     public let locking: Locking
     private let lock = Lock()
+    /// Pages have come back while the line was not empty: `serve` has something to do.
+    private let isOwed = Atomic<Bool>(false)
     // Guarded by the lock.
     private var count = Counters()
     private var first: (any PageClaimant)?
@@ -95,13 +100,13 @@ public final class PageBudget: @unchecked Sendable {
     /// charged. The claimant must hold nothing; the buffer stays where it is meanwhile.
     ///
     /// - Throws: ENOBUFS when it would wait for ever: the buffer has more pages than there are in all, or the system locks
-    ///   nothing though nobody holds anything.
+    ///   nothing though nothing is held.
     public func chargeOrWait(
         _ buffer: UnsafeRawBufferPointer, to claimant: any PageClaimant
     ) throws(SystemError) -> Bool {
         guard Page.count(buffer) <= limit else { throw refusal(buffer) }
         return try lock.locked { () throws(SystemError) in
-            // Nobody overtakes: while there is a line, its end is the only way in.
+            // None overtakes: while there is a line, its end is the only way in.
             if first == nil {
                 if take(buffer, claimant) { return true }
                 // The system itself has refused, and there is no page that could come back.
@@ -112,50 +117,43 @@ public final class PageBudget: @unchecked Sendable {
         }
     }
 
-    /// For a buffer that has come back and is to be posted again: it stays charged (true) unless somebody waits, or it
-    /// was charged for less than all of it. Otherwise its pages go back, and to the first in the line (false).
+    /// For a buffer that has come back and is to be posted again: it stays charged (true) unless others wait, or it
+    /// was charged for another length. Otherwise its pages go back (false), for the first in the line.
     public func renew(_ buffer: UnsafeRawBufferPointer, of claimant: any PageClaimant) -> Bool {
-        let stays = lock.locked {
-            first == nil && claimant.claim.pages > 0 && claimant.claim.buffer.count == buffer.count
+        lock.locked {
+            if first == nil && claimant.claim.pages > 0 && claimant.claim.buffer.count == buffer.count {
+                return true
+            }
+            release(claimant)
+            return false
         }
-        if !stays { refund(claimant) }
-        return stays
     }
 
     // MARK: Giving back
 
-    /// Gives the claimant's pages back, and to those who wait as many as they need. A claimant that holds nothing gives
-    /// nothing.
-    public func refund(_ claimant: any PageClaimant) {
-        tell(
-            lock.locked {
-                release(claimant)
-                return serveFirst()
-            })
-    }
+    /// Gives the claimant's pages back. A claimant that holds nothing gives nothing. If others wait, the pages are theirs
+    /// from now on, though they are told only by the `serve` that the caller owes them. (I7.3)
+    public func refund(_ claimant: any PageClaimant) { lock.locked { release(claimant) } }
 
-    /// Takes a claimant out of the line.
+    /// Takes a claimant out of the line. Perhaps it was the first, and needed more than those behind it: the caller owes
+    /// them a `serve`.
     ///
-    /// - Returns: false when it is not in the line. If it was before, it has been charged, and `budgetCame` is on its
-    ///   way: whoever handles that gives the pages back.
+    /// - Returns: false when it is not in the line. If it was before, it has been served, and `budgetCame` is on its way:
+    ///   what handles that gives the pages back.
     public func withdraw(_ claimant: any PageClaimant) -> Bool {
-        let isFound = lock.locked {
+        lock.locked {
             guard claimant.claim.isWaiting else { return false }
             unlink(claimant)
+            owe()
             return true
         }
-        // Perhaps it was the one at the head, and needed more than those behind it.
-        if isFound { tell(lock.locked { serveFirst() }) }
-        return isFound
     }
 
-    /// Without the lock: tells who has been served, one after the other, in the order of the line.
-    private func tell(_ served: (any PageClaimant)?) {
-        var served = served
-        while let claimant = served {
-            claimant.budgetCame()
-            served = lock.locked { serveFirst() }
-        }
+    /// Charges those in the line, in its order, for as long as there are pages, and tells each. To be called without any
+    /// lock, behind `refund`, `renew` and `withdraw`; with nothing owed it costs a look.
+    public func serve() {
+        guard isOwed.load(ordering: .relaxed), isOwed.exchange(false, ordering: .acquiring) else { return }
+        while let claimant = lock.locked({ serveFirst() }) { claimant.budgetCame() }
     }
 
     private func refusal(_ buffer: UnsafeRawBufferPointer) -> SystemError {
@@ -184,19 +182,27 @@ public final class PageBudget: @unchecked Sendable {
         if locking == .system { munlock(claimant.claim.buffer.baseAddress, claimant.claim.buffer.count) }
         count.locked -= claimant.claim.pages
         claimant.claim.pages = 0
+        owe()
+    }
+
+    private func owe() {
+        if first != nil { isOwed.store(true, ordering: .releasing) }
     }
 
     private func reallyLock(_ buffer: UnsafeRawBufferPointer) -> Bool {
         locking == .counted || buffer.isEmpty || mlock(buffer.baseAddress, buffer.count) == 0
     }
 
-    /// Takes the first out of the line if there are pages for it, and charges it.
+    /// Takes the first out of the line if there are pages for it, and charges it. If the system refuses it, and there is no
+    /// page that could come back, it leaves the line without: it would wait for ever. (I7.3)
     private func serveFirst() -> (any PageClaimant)? {
-        guard let claimant = first, count.locked + Page.count(claimant.claim.buffer) <= limit,
-            reallyLock(claimant.claim.buffer)
-        else { return nil }
+        guard let claimant = first else { return nil }
+        let pages = Page.count(claimant.claim.buffer)
+        guard count.locked + pages <= limit else { return nil }
+        let isLocked = reallyLock(claimant.claim.buffer)
+        guard isLocked || count.locked == 0 else { return nil }
         unlink(claimant)
-        charge(claimant, Page.count(claimant.claim.buffer))
+        if isLocked { charge(claimant, pages) }
         return claimant
     }
 

@@ -13,12 +13,12 @@ public final class PageSlab: @unchecked Sendable {
     public let bufferSize: Int
     /// The most buffers that are out at a time.
     public let capacity: Int
-    /// The most buffers that keep their memory while nobody has them.
+    /// The most buffers that keep their memory while they are free.
     public let maximumFree: Int
     // Mapped for as long as the slab lives; pages cost memory from their first touch on.
     private let mapping: UnsafeMutableRawPointer
     private let lock = Lock()
-    // Guarded by the lock. The places that nobody has: those with memory from the left, those without from the right.
+    // Guarded by the lock. The free places: those with memory from the left, those without from the right.
     private let places: UnsafeMutableBufferPointer<Int32>
     private let isOut: UnsafeMutableBufferPointer<Bool>
     private var count = Counters()
@@ -26,7 +26,7 @@ public final class PageSlab: @unchecked Sendable {
 
     /// What a slab has.
     public struct Counters: Sendable, Equatable {
-        /// Buffers that somebody has.
+        /// Buffers that are out.
         public fileprivate(set) var inUse = 0
         /// The most that were out at a time.
         public fileprivate(set) var peak = 0
@@ -110,7 +110,7 @@ public final class PageSlab: @unchecked Sendable {
             places[count.free] = Int32(place)
             count.free += 1
         } else {
-            // The address stays, the memory goes. Under the lock: nobody is given the place meanwhile.
+            // The address stays, the memory goes. Under the lock: no other is given the place meanwhile.
             madvise(buffer.baseAddress, bufferSize, MADV_DONTNEED)
             cold += 1
             places[capacity - cold] = Int32(place)

@@ -13,25 +13,6 @@ public enum ReceiveMode: UInt8, Sendable, CustomStringConvertible {
     public var description: String { self == .buffered ? "buffered" : "zero-byte" }
 }
 
-/// How a server chooses between the modes.
-public enum ReceivePolicy: Sendable, Equatable, CustomStringConvertible {
-    /// Buffers, always. A connection for whose buffer there is no budget waits for it.
-    case buffered
-    /// Zero bytes, always.
-    case zeroByte
-    /// Buffers while there are few connections, zero bytes while there are many.
-    case adaptive(ReceiveThresholds)
-
-    /// In a word.
-    public var description: String {
-        switch self {
-        case .buffered: "buffered"
-        case .zeroByte: "zero-byte"
-        case .adaptive: "adaptive"
-        }
-    }
-}
-
 /// Where the adaptive mode changes over, and where it changes back.
 ///
 /// The numbers are of connections, since their number does not depend on the mode. The pages that are locked do: they
@@ -49,8 +30,8 @@ public struct ReceiveThresholds: Sendable, Equatable {
         self.bufferedUpTo = bufferedUpTo
     }
 
-    /// Changes over when the connections' buffers would lock three quarters of the budget: the last quarter is for the
-    /// answers. Changes back at half of the budget.
+    /// Changes over when one buffer for each connection would lock three quarters of the budget: the last quarter is for
+    /// the second reads of those that talk. Changes back at half of the budget.
     public init(budget pages: Int, pagesEach: Int) {
         let all = pages / max(1, pagesEach)
         self.init(zeroByteFrom: max(2, all * 3 / 4), bufferedUpTo: max(1, min(all / 2, all * 3 / 4 - 1)))
@@ -59,25 +40,23 @@ public struct ReceiveThresholds: Sendable, Equatable {
 
 /// The mode that holds now, and what changes it. Any thread may ask.
 public final class ModeSwitch: Sendable {
-    /// How it is chosen.
-    public let policy: ReceivePolicy
+    /// Where it changes; nil: never.
+    public let thresholds: ReceiveThresholds?
     private let present: Atomic<ReceiveMode.RawValue>
     private let toZeroByte = Atomic<Int>(0)
     private let toBuffered = Atomic<Int>(0)
 
-    /// A switch in the mode in which its policy begins.
-    public init(_ policy: ReceivePolicy) {
-        self.policy = policy
-        present = Atomic((policy == .zeroByte ? ReceiveMode.zeroByte : .buffered).rawValue)
+    /// A switch that changes at these numbers, and begins in this mode.
+    public init(_ first: ReceiveMode = .buffered, changingAt thresholds: ReceiveThresholds?) {
+        self.thresholds = thresholds
+        present = Atomic(first.rawValue)
     }
 
     /// The mode for the next receive.
     public var mode: ReceiveMode {
-        present.load(ordering: .acquiring) == ReceiveMode.buffered.rawValue ? .buffered : .zeroByte
+        present.load(ordering: .sequentiallyConsistent) == ReceiveMode.buffered.rawValue
+            ? .buffered : .zeroByte
     }
-
-    /// Whether the policy ever changes the mode.
-    public var isAdaptive: Bool { policy != .buffered && policy != .zeroByte }
 
     /// How often the mode has changed.
     public var changesMade: (toZeroByte: Int, toBuffered: Int) {
@@ -89,22 +68,22 @@ public final class ModeSwitch: Sendable {
     /// - Returns: true when the mode is zero bytes from now on: then receives that are pending with a buffer are to be
     ///   cancelled, or idle connections would keep their pages locked.
     public func connectionsAre(_ count: Int) -> Bool {
-        guard case .adaptive(let thresholds) = policy else { return false }
+        guard let thresholds else { return false }
         if count >= thresholds.zeroByteFrom { return change(to: .zeroByte) }
         if count <= thresholds.bufferedUpTo { _ = change(to: .buffered) }
         return false
     }
 
-    /// To be told when the budget did not suffice for a receive's or an answer's buffer, whatever the number of
+    /// To be told when the budget did not suffice for the only receive of a connection, whatever the number of
     /// connections: others use the budget, too.
     ///
     /// - Returns: as `connectionsAre`.
-    public func budgetRanShort() -> Bool { isAdaptive && change(to: .zeroByte) }
+    public func budgetRanShort() -> Bool { thresholds != nil && change(to: .zeroByte) }
 
     private func change(to mode: ReceiveMode) -> Bool {
         let other = mode == .buffered ? ReceiveMode.zeroByte : .buffered
         let isChanged = present.compareExchange(
-            expected: other.rawValue, desired: mode.rawValue, ordering: .acquiringAndReleasing
+            expected: other.rawValue, desired: mode.rawValue, ordering: .sequentiallyConsistent
         ).exchanged
         guard isChanged else { return false }
         switch mode {

@@ -4,7 +4,7 @@ import Kernel
 import LockedMemory
 import Stage
 
-/// ⚠︎ Broken on purpose: a packet gives its pages back, and the answer asks for pages like everybody else.
+/// ⚠︎ Broken on purpose: a packet gives its pages back, and the answer asks for pages like every other post.
 final class BrokenStrictAccount {
     let budget: PageBudget
     private let slab: PageSlab
@@ -31,8 +31,9 @@ final class BrokenStrictAccount {
     func answer(on sockets: [Socket]) throws(SystemError) -> Bool {
         let packet = try port.next()
         let (reading, socket) = (readings[Int(packet.key)], sockets[Int(packet.key)])
-        // The page goes to whoever waits: another idle client's receive.
+        // The page goes to the first in the line: another idle client's receive.
         budget.refund(reading)
+        budget.serve()
         for (other, waiting) in readings.enumerated() where waiting.hasCome {
             try sockets[other].receive(waiting, into: waiting.memory)
         }
@@ -81,9 +82,9 @@ public enum AnswerWaitsForIdle {
                 ])
         },
         fixed: { driver in
-            let server = try ThriftyServer.on(driver, .buffered, budget: budget)
+            let server = try BudgetedServer.on(driver, .buffered, budget: budget)
             let all = try server.clients(clients)
-            _ = eventually { server.budget.counters.waiting == clients - budget }
+            _ = eventually { server.pages.waiting == clients - budget }
             let isAnswered = all[0].isAnswered()
             // Now the last one has the page, and the first one is in the line.
             let isNextAnswered = all[4].isAnswered()

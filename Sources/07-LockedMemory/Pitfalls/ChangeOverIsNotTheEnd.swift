@@ -66,9 +66,9 @@ public enum ChangeOverIsNotTheEnd {
         },
         fixed: { driver in
             let thresholds = ReceiveThresholds(zeroByteFrom: clients, bufferedUpTo: 1)
-            let server = try ThriftyServer.on(driver, .adaptive(thresholds), budget: 64)
+            let server = try BudgetedServer.on(driver, .adaptive(thresholds), budget: 64)
             var all = try server.clients(clients - 1)
-            _ = eventually { server.budget.counters.locked == clients - 1 }
+            _ = eventually { server.pages.locked == clients - 1 }
             // The one more comes, and at the same time the others speak: each receive meets its bytes or the cancel.
             let last = startThread("last client") { [all] in
                 for client in all { try? client.say("hello") }
@@ -77,7 +77,7 @@ public enum ChangeOverIsNotTheEnd {
             last.join()
             let whole = try all.dropLast().count { try $0.hear(5) == "hello" }
             let answered = all.count { $0.isAnswered("again") }
-            let (ends, changes) = (server.counters.ends, server.counters.changes)
+            let (ends, changes) = (server.hub.counters.reasons, server.receives.changesMade)
             let isClean = server.stop()
             return Observation(
                 happened: whole != clients - 1 || answered != clients || !ends.isEmpty

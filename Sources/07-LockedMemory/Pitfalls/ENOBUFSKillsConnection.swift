@@ -69,20 +69,20 @@ public enum ENOBUFSKillsConnection {
                 ])
         },
         fixed: { driver in
-            let server = try ThriftyServer.on(driver, .buffered, budget: budget)
+            let server = try BudgetedServer.on(driver, .buffered, budget: budget)
             let all = try server.clients(clients)
-            _ = eventually { server.budget.counters.waiting == clients - budget }
-            let start = server.budget.counters
+            _ = eventually { server.pages.waiting == clients - budget }
+            let start = server.pages
             // The last two speak before there is budget for their receives.
             try all[4].say("five")
             try all[5].say("six")
-            let isEarly = server.counters.receives > 0
+            let isEarly = server.hub.counters.reads.reads > 0
             all[0].close()
             let five = try all[4].hear(4)
             // The first in the line, and then the second: a client that has been heard goes to its end.
             let six = try all[5].hear(3)
             let others = all[1...3].count { $0.isAnswered() }
-            let ends = server.counters.ends
+            let ends = server.hub.counters.reasons
             let isClean = server.stop()
             return Observation(
                 happened: start.locked != budget || start.waiting != clients - budget || isEarly

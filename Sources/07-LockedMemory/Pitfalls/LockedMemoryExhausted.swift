@@ -4,7 +4,7 @@ import Kernel
 import LockedMemory
 import Stage
 
-/// ⚠︎ Broken on purpose: whoever comes gets a receive with a buffer, and the buffer's page stays locked until this
+/// ⚠︎ Broken on purpose: each client that comes gets a receive with a buffer, and the buffer's page stays locked until this
 /// client says something.
 final class BrokenReceiver {
     let budget: PageBudget
@@ -75,15 +75,15 @@ public enum LockedMemoryExhausted {
                 ])
         },
         fixed: { driver in
-            let server = try ThriftyServer.on(driver, .zeroByte, budget: budget)
+            let server = try BudgetedServer.on(driver, .zeroByte, budget: budget)
             let all = try server.clients(clients)
-            let idle = server.budget.counters
-            let buffers = server.slab.counters.inUse
+            let idle = server.pages
+            let buffers = server.receives.slab.counters.inUse
             let answered = all.count { $0.isAnswered() }
-            let peak = server.budget.counters.peak
+            let peak = server.pages.peak
             let isClean = server.stop()
             return Observation(
-                happened: idle.locked != 0 || idle.peak != 0 || buffers != 0 || answered != clients
+                happened: idle.locked != 0 || peak != 0 || buffers != 0 || answered != clients
                     || !isClean,
                 lines: [
                     "\(clients) clients that say nothing; pages locked: \(idle.locked), buffers in use: \(buffers)",

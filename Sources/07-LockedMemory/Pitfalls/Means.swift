@@ -2,15 +2,16 @@ import CompletionPorts
 import Glibc
 import Kernel
 import LockedMemory
+import Reordering
 import Stage
 
-/// A receive that somebody charges for.
+/// A receive that is charged.
 final class Reading: Overlapped, PageClaimant, @unchecked Sendable {
     var claim = PageClaim()
     let memory: UnsafeMutableRawBufferPointer
     private let came = Counter()
 
-    /// A receive into memory that is somebody else's, and stays as long as this is pending.
+    /// A receive into memory that is not its own, and stays as long as this is pending.
     init(into memory: UnsafeMutableRawBufferPointer) {
         self.memory = memory
         super.init()
@@ -43,29 +44,36 @@ extension CompletionPort {
     }
 }
 
-extension ThriftyServer {
+extension BudgetedServer {
     /// The chapter's server on one driver.
     static func on(
-        _ driver: DriverKind, _ policy: ReceivePolicy?, budget: Int,
+        _ driver: DriverKind, _ choice: BudgetedReceives.Choice?, budget: Int,
         beforeReading: (@Sendable () -> Void)? = nil
-    ) throws(SystemError) -> ThriftyServer {
+    ) throws(SystemError) -> BudgetedServer {
         var options = Options()
-        options.port.driver = driver
-        options.policy = policy
+        options.hub.port.driver = driver
+        options.choice = choice
         options.budgetPages = budget
-        options.beforeReading = beforeReading
-        return try ThriftyServer(options: options)
+        if let beforeReading {
+            var probe = StreamProbe()
+            probe.readable = { _ in beforeReading() }
+            options.hub.probe = probe
+        }
+        return try BudgetedServer(options: options)
     }
+
+    /// The pages of its budget, as they are now.
+    var pages: PageBudget.Counters { receives.budget.counters }
 
     /// Clients that have been taken in, one after the other: the first is the one that came first.
     func clients(_ count: Int) throws(SystemError) -> [Socket] {
-        let before = counters.accepted
+        let before = hub.counters.opened
         var clients: [Socket] = []
         for number in 1...count {
             let client = try Socket.connected(to: address)
             try client.setNoDelay()
             clients.append(client)
-            guard eventually({ counters.accepted == before + number }) else {
+            guard eventually({ hub.counters.opened == before + number }) else {
                 throw SystemError(ETIMEDOUT, attempted: "be taken in")
             }
         }
@@ -75,8 +83,7 @@ extension ThriftyServer {
 
 /// Takes what has arrived on the server's end of a client's connection, past the server: another reader.
 ///
-/// It looks for the process's descriptor with the same two addresses the other way round, as nobody should outside of a
-/// scenario.
+/// It looks for the process's descriptor with the same two addresses the other way round, which is for scenarios only.
 func stealBytes(sentBy client: Socket) throws(SystemError) -> Int {
     let (ours, theirs) = (try client.localAddress.port, try client.remoteAddress.port)
     for descriptor in Int32(3)..<65_536 where port(descriptor, getpeername) == ours {

@@ -20,9 +20,9 @@ final class BrokenFlag {
     func admit(_ socket: Socket) throws(SystemError) {
         try port.associate(socket, key: 1)
         if mode == .zeroByte {
-            let notice = Overlapped()
-            pending.append(notice)
-            return try socket.receive(notice, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
+            let wait = Overlapped()
+            pending.append(wait)
+            return try socket.receive(wait, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
         }
         let reading = Reading(into: slab.take()!)
         pending.append(reading)
@@ -68,11 +68,11 @@ public enum ModeChangeKeepsPages {
         },
         fixed: { driver in
             let thresholds = ReceiveThresholds(zeroByteFrom: before + 1, bufferedUpTo: 2)
-            let server = try ThriftyServer.on(driver, .adaptive(thresholds), budget: 64)
+            let server = try BudgetedServer.on(driver, .adaptive(thresholds), budget: 64)
             let first = try server.clients(before)
-            let isLocked = eventually { server.budget.counters.locked == before }
+            let isLocked = eventually { server.pages.locked == before }
             let others = try server.clients(after)
-            let isFree = eventually { server.budget.counters.locked == 0 && server.slab.counters.inUse == 0 }
+            let isFree = eventually { server.pages.locked == 0 && server.receives.slab.counters.inUse == 0 }
             let answered = (first + others).count { $0.isAnswered() }
             let isClean = server.stop()
             return Observation(

@@ -143,7 +143,7 @@ public enum SystemLimit {
     }
 
     private static func lowerRights(asAnotherUser: Bool) throws(SystemError) {
-        // A user of its own, whom nobody else's locked pages are counted against. The rights go with the user.
+        // A user of its own, so that no other program's locked pages count. The rights go with the user.
         if asAnotherUser, setuid(200_000 + UInt32(getpid())) != 0 {
             throw SystemError(errno, attempted: "become another user")
         }

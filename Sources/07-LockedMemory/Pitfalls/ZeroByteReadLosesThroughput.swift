@@ -4,11 +4,11 @@ import Kernel
 import LockedMemory
 import Stage
 
-/// ⚠︎ Broken on purpose: for each notice one chunk is read, and then the next notice is waited for.
-final class BrokenNoticeLoop: @unchecked Sendable {
+/// ⚠︎ Broken on purpose: for each wait one chunk is read, and then there is the next wait.
+final class BrokenWaitLoop: @unchecked Sendable {
     private let port: CompletionPort
-    private let notice = Overlapped()
-    private(set) var notices = 0
+    private let wait = Overlapped()
+    private(set) var waits = 0
     private(set) var chunks = 0
 
     init(_ driver: DriverKind) throws(SystemError) { port = try CompletionPort.on(driver, concurrency: 1) }
@@ -19,9 +19,9 @@ final class BrokenNoticeLoop: @unchecked Sendable {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Page.size, alignment: Page.size)
         defer { memory.deallocate() }
         while true {
-            try socket.receive(notice, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
+            try socket.receive(wait, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
             _ = try port.next()
-            notices += 1
+            waits += 1
             guard let count = try socket.receiveNow(into: memory) else { continue }
             if count == 0 { break }
             chunks += 1
@@ -35,10 +35,11 @@ final class BrokenNoticeLoop: @unchecked Sendable {
     }
 }
 
-/// A notice for each chunk is one trip to the port more than with a buffer that was posted.
+/// A wait for each chunk is one trip to the port more than with a buffer that was posted.
 public enum ZeroByteReadLosesThroughput {
     private static let messages = 50
     private static let messageSize = 16 * Page.size
+    private static let chunks = messages * 16
 
     /// For the demo and the tests.
     public static let pitfall = Pitfall(
@@ -46,39 +47,47 @@ public enum ZeroByteReadLosesThroughput {
         title: "a zero-byte receive for each chunk costs an extra trip each time",
         broken: { driver in
             let pair = try Pair()
-            let loop = try BrokenNoticeLoop(driver)
+            let loop = try BrokenWaitLoop(driver)
             let server = startThread("server") { try? loop.serve(pair.server) }
             let isWhole = try talk(pair.client)
             pair.client.close()
             server.join()
             pair.server.close()
             return Observation(
-                // Each page that arrives has to be announced, and the end as well.
-                happened: isWhole && loop.notices > messages * 16,
+                // Each page that arrives has to be waited for, and the end as well.
+                happened: isWhole && loop.waits > chunks,
                 lines: [
                     "\(messages) messages of \(readable(messageSize)) bytes there and back, in chunks of a page",
-                    "chunks read: \(loop.chunks), notices waited for: \(loop.notices), one for each and one for the end",
+                    "for \(loop.chunks) chunks: \(loop.waits) trips to the port, and none of them brings a byte",
                 ])
         },
         fixed: { driver in
-            let (buffered, others) = (try run(driver, .buffered), try run(driver, .zeroByte))
+            let (zeroByte, buffered) = (try run(driver, .zeroByte), try run(driver, .buffered))
             return Observation(
-                happened: !others.isWhole || others.notices > messages * 8,
+                happened: !zeroByte.isWhole || !buffered.isWhole || zeroByte.waits * 2 > zeroByte.chunks
+                    || zeroByte.chunks < chunks || buffered.reads < chunks || buffered.waits != 0,
                 lines: [
-                    "zero-byte, and read until there is nothing more: \(others.notices) notices for the same bytes",
-                    "buffered: \(buffered.receives) packets with bytes, and no notice",
+                    "zero-byte, and read until there is nothing more: for \(zeroByte.chunks) chunks "
+                        + "\(zeroByte.waits) trips to the port",
+                    "buffered: for \(buffered.chunks) chunks \(buffered.reads) trips, and each brings its bytes along",
                 ])
         })
 
-    private static func run(_ driver: DriverKind, _ policy: ReceivePolicy) throws -> (
-        isWhole: Bool, notices: Int, receives: Int
-    ) {
-        let server = try ThriftyServer.on(driver, policy, budget: 64)
+    private struct Run {
+        var isWhole = false
+        var (chunks, waits, reads) = (0, 0, 0)
+    }
+
+    private static func run(_ driver: DriverKind, _ choice: BudgetedReceives.Choice) throws -> Run {
+        let server = try BudgetedServer.on(driver, choice, budget: 64)
         let client = try server.clients(1)[0]
-        let isWhole = try talk(client)
-        let counters = server.counters
-        let isClean = server.stop()
-        return (isWhole && isClean, counters.notices, counters.receives)
+        var run = Run()
+        run.isWhole = try talk(client)
+        let counters = server.hub.counters
+        run.chunks = counters.traffic.chunksReceived
+        (run.waits, run.reads) = (counters.reads.waits, counters.reads.reads)
+        run.isWhole = server.stop() && run.isWhole
+        return run
     }
 
     /// Says every message whole before it hears any of it. Returns whether all came back. Trips to the port are counted,

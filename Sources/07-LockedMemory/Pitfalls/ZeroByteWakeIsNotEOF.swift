@@ -8,13 +8,13 @@ import Stage
 /// ⚠︎ Broken on purpose: 0 bytes of a receive are the end, as chapter 04 has taught, whatever was posted.
 final class BrokenEnd {
     private let port: CompletionPort
-    private let notice = Overlapped()
+    private let wait = Overlapped()
 
     init(_ driver: DriverKind) throws(SystemError) { port = try CompletionPort.on(driver) }
 
     func serve(_ socket: Socket) throws(SystemError) -> CloseReason? {
         try port.associate(socket, key: 1)
-        try socket.receive(notice, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
+        try socket.receive(wait, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
         let packet = try port.next()
         defer { port.close() }
         guard let reason = CloseReason(.receive, bytes: packet.bytes, error: packet.error) else { return nil }
@@ -44,18 +44,18 @@ public enum ZeroByteWakeIsNotEOF {
                 ])
         },
         fixed: { driver in
-            let server = try ThriftyServer.on(driver, .zeroByte, budget: 64)
+            let server = try BudgetedServer.on(driver, .zeroByte, budget: 64)
             let (client, other) = (try server.clients(1)[0], try server.clients(1)[0])
             let answered = (0..<10).count { _ in client.isAnswered() }
             // A real end completes the same receive with the same 0, and is found by reading.
             other.close()
-            let isEnded = eventually { server.counters.ends == [.ended: 1] }
+            let isEnded = eventually { server.hub.counters.reasons == [.ended: 1] }
             let isThere = client.isAnswered()
             let isClean = server.stop()
             return Observation(
                 happened: answered != 10 || !isEnded || !isThere || !isClean,
                 lines: [
-                    "\(answered) notices with 0 bytes each; words answered: \(answered)",
+                    "words answered: \(answered), each behind a packet with 0 bytes",
                     "another client leaves: \(isEnded ? "ended, by the 0 of a read" : "not noticed"); "
                         + "the first one is \(isThere ? "still there" : "gone")",
                 ])
