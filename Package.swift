@@ -34,6 +34,9 @@ let chapters = [
         folder: "08-FileTransfer", product: "08-file-transfer",
         uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),
     Chapter(
+        folder: "09-WorkerPools", product: "09-worker-pools",
+        uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "FileTransfer"]),
+    Chapter(
         folder: "10-ThreadPoolIO", product: "10-thread-pool-io",
         uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Framing"]),
 ]
@@ -68,7 +71,10 @@ var targets: [Target] = [
         // What chapter 02's tests explore, chapter 06's feed its reader with and chapter 10's end, `bench stress` does
         // for longer.
         dependencies: foundation
-            + ["Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "ThreadPoolIOPitfalls"]
+            + [
+                "Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "WorkerPoolsPitfalls",
+                "ThreadPoolIOPitfalls",
+            ]
             + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),
 ]

@@ -22,6 +22,7 @@ let parts: [(name: String, help: String)] = [
     ("reordering-64", "64 bytes and one worker only"),
     ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
     ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
+    ("worker-pools", "whom a computation holds up, a second logical worker, and what a job costs"),
     ("thread-pool", "chapter 10: jobs beside a plain pool, and how punctual 10,000 timers are"),
     (
         "stress",
@@ -62,6 +63,9 @@ do {
         if part == "all" || part == "locked-memory" {
             try ReceiveModes.measure(seconds: perLoad, into: &figures)
         }
+        if part == "all" || part == "worker-pools" {
+            try WorkerPoolFigures.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
         if part == "all" || part == "thread-pool" { try Pools.measure(into: &figures) }
@@ -82,6 +86,7 @@ FileTransfers.compare(&figures)
 Pools.compare(&figures)
 PendingReads.compare(&figures)
 ReceiveModes.compare(&figures)
+WorkerPoolFigures.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

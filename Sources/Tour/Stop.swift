@@ -40,6 +40,9 @@ struct Stop: Sendable {
             number: "08", title: "File transfer", product: "08-file-transfer",
             sight: "a message in the middle of a file; then files over one connection, each of them whole"),
         Stop(
+            number: "09", title: "Worker pools", product: "09-worker-pools",
+            sight: "a computation in a handler and as a job: how long 32 other clients wait"),
+        Stop(
             number: "10", title: "Thread-pool I/O", product: "10-thread-pool-io",
             sight: "threads that come with the work, blocked callbacks, and a server that ends well"),
     ]

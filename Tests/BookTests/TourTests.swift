@@ -56,7 +56,7 @@ import Testing
     @Test(
         "what it does not understand is one line and exit status 2",
         arguments: [
-            ["--colour"], ["99"], ["nine"], ["--limit"], ["--limit", "0"], ["--limit", "soon"], ["0", "9"],
+            ["--colour"], ["99"], ["nine"], ["--limit"], ["--limit", "0"], ["--limit", "soon"], ["0", "99"],
             ["--limit", "3601"],
         ])
     func refusals(arguments: [String]) throws {
