@@ -165,6 +165,28 @@ struct Chapter09WorkerPoolsServer {
         }
     }
 
+    // I9.3
+    @Test(
+        "Room that is told between the refusal and the pause is not lost: the question goes into the queue",
+        arguments: DriverKind.permitted)
+    func toldInBetween(driver: DriverKind) async throws {
+        try await onAThread {
+            let queue = Guarded<JobQueue?>(nil)
+            let refusals = Counter()
+            let server = try makeServer(driver, logicalWorkers: 0) {
+                $0.jobs = 1
+                // At this moment the queue is emptied, and the client, who is not paused yet, is told.
+                $0.refused = { if refusals.add() == 1 { _ = queue.locked { $0 }?.take() } }
+            }
+            queue.locked { $0 = server.pool.queue }
+            let client = try LineClient(to: try server.listen())
+            try client.socket.say("primes 10\nprimes 20\n")
+            #expect(eventually { server.pool.queue.counters.added == 2 })
+            #expect(server.pool.queue.take()?.command == "primes 20")
+            #expect(server.stop())
+        }
+    }
+
     // I9.4
     @Test("The jobs of a client that has left are not begun", arguments: DriverKind.permitted)
     func left(driver: DriverKind) async throws {

@@ -144,7 +144,6 @@ public final class JobQueue: @unchecked Sendable {
     // MARK: Under the lock
 
     var countLocked: Int { jobs.count }
-    var isEmpty: Bool { jobs.isEmpty }
     var isClosed: Bool { !isOpen }
 
     func popLocked() -> Job? {

@@ -13,6 +13,7 @@ public final class JobServer: Sendable {
     /// The logical workers, and their queue.
     public let pool: WorkerPool
     private let sessions: Guarded<[ConnectionID: JobSession]>
+    let refused: @Sendable () -> Void
 
     /// The limits and choices.
     public struct Options: Sendable {
@@ -28,6 +29,8 @@ public final class JobServer: Sendable {
         public var messages: MessageQueue?
         /// Called by a logical worker with each job before it is done. For demonstrations and tests.
         package var probe: @Sendable (Job) throws -> Void = { _ in }
+        /// Called when a line has found no room, before that is put down. The same.
+        package var refused: @Sendable () -> Void = {}
 
         /// The defaults.
         public init() {}
@@ -65,7 +68,7 @@ public final class JobServer: Sendable {
             service.stop()
             throw error
         }
-        (self.service, self.sessions) = (service, sessions)
+        (self.service, self.sessions, refused) = (service, sessions, options.refused)
     }
 
     /// What a logical worker does: without a lock, and without the connection. (I9.2, I9.4)

@@ -82,6 +82,7 @@ final class JobSession: FrameHandler, @unchecked Sendable {
             while let line = stuck.take() ?? lines.popFirst() {
                 lock.unlock()
                 let isTaken = take(line, connection)
+                if !isTaken { server.refused() }
                 lock.lock()
                 if isTaken { continue }
                 stuck = line

@@ -201,8 +201,6 @@ public final class WorkerPool: @unchecked Sendable {
         }
         alive -= 1
         leaving += 1
-        // It may have been woken for a job that it leaves to another one.
-        if !queue.isEmpty { queue.changed.signal() }
         return queue.handOut(nil)
     }
 
