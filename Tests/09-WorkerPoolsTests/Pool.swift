@@ -175,6 +175,36 @@ struct Chapter09WorkerPoolsPool {
     }
 
     // I9.6
+    @Test("Who waits for fewer workers does not wait any more when another thread wants more again")
+    func wantedAgain() async throws {
+        try await onAThread {
+            let (begun, end) = (Gate(count: 2), Gate())
+            let pool = try WorkerPool(workers: 2)
+            defer { end.open() }
+            for _ in 1...2 {
+                try pool.add {
+                    begun.open()
+                    end.pass(within: .seconds(30))
+                }
+            }
+            begun.pass()
+            let hasReturned = Gate()
+            let waiter = startThread("waiter") {
+                _ = try? pool.setWorkers(1, waits: true)
+                hasReturned.open()
+            }
+            #expect(eventually { pool.workers == 1 })
+            // It is in its wait, or about to be: either way it is to come back.
+            #expect(!hasReturned.pass(within: .milliseconds(50)))
+            try pool.setWorkers(2)
+            #expect(hasReturned.pass())
+            end.open()
+            waiter.join()
+            try pool.stop()
+        }
+    }
+
+    // I9.6
     @Test("A worker that is told to go after it has been woken for a job leaves the job to another one")
     func wokenAndGoing() async throws {
         try await onAThread {

@@ -142,6 +142,8 @@ public final class WorkerPool: @unchecked Sendable {
         try queue.lock.locked { () throws(SystemError) in
             if queue.isClosed, count > 0 { throw SystemError.closed("start workers") }
             wanted = count
+            // Another thread that waits for a smaller number may have it now.
+            gone.broadcast()
             // Those that were to go and have not decided so yet stay, and count.
             while alive < wanted { try startLocked() }
             if alive > wanted { queue.changed.broadcast() }
