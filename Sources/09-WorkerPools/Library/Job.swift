@@ -18,7 +18,7 @@ public struct Job: Sendable {
     public var ticket: SendTicket?
     /// If not nil, the client's handler is told by its `sent` when the answer has been handed to the system.
     public var token: Int?
-    /// When it was added, in nanoseconds on the monotonic clock; 0 before.
+    /// When it was added, in nanoseconds on the monotonic clock, to within a few milliseconds; 0 before.
     public internal(set) var added: UInt64 = 0
     /// What the recorder knows it by, while there is a recording.
     let identity: UInt

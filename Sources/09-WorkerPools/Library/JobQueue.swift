@@ -80,7 +80,7 @@ public final class JobQueue: @unchecked Sendable {
     /// Adds a job behind the others, and never waits.
     ///
     /// - Throws: `full`, `shareUsed` or `closed`; then the job is still the caller's, and the refusal is counted.
-    public func add(_ job: Job) throws(JobError) {
+    public func add(_ job: consuming Job) throws(JobError) {
         lock.lock()
         defer { lock.unlock() }
         if let error = refusal(of: job.client) {
@@ -88,11 +88,12 @@ public final class JobQueue: @unchecked Sendable {
             if let client = job.client { refused.insert(client) } else { hasRefusedOwn = true }
             throw error
         }
-        var job = job
-        job.added = monotonicNanoseconds()
+        job.added = coarseNanoseconds()
         if let client = job.client { waiting[client, default: 0] += 1 }
-        Recorder.label(job.identity, job.command.isEmpty ? "job" : job.command)
-        Recorder.mark(.queued, job.identity)
+        if Recorder.isRecording {
+            Recorder.label(job.identity, job.command.isEmpty ? "job" : job.command)
+            Recorder.mark(.queued, job.identity)
+        }
         jobs.append(job)
         numbers.added += 1
         numbers.peak = max(numbers.peak, jobs.count)
@@ -109,7 +110,9 @@ public final class JobQueue: @unchecked Sendable {
     /// Takes the oldest job; nil when there is none. Never waits.
     public func take() -> Job? {
         lock.lock()
-        return handOut(popLocked())
+        let job = popLocked()
+        unlockAndTell()
+        return job
     }
 
     /// Takes the oldest job, and waits for one.
@@ -118,7 +121,9 @@ public final class JobQueue: @unchecked Sendable {
     public func takeNext(until deadline: Deadline = .never) -> Job? {
         lock.lock()
         while jobs.isEmpty, isOpen, changed.wait(lock, until: deadline) {}
-        return handOut(popLocked())
+        let job = popLocked()
+        unlockAndTell()
+        return job
     }
 
     /// Takes all jobs of a client back that still wait: it has left, and nobody needs to work for it. The others keep
@@ -135,9 +140,7 @@ public final class JobQueue: @unchecked Sendable {
             }
             waiting[client] = nil
         }
-        let low = clientsWithRoom()
-        lock.unlock()
-        tell(low)
+        unlockAndTell()
         return back
     }
 
@@ -157,11 +160,10 @@ public final class JobQueue: @unchecked Sendable {
     }
 
     /// With the lock, and returns without it: tells those who have room again.
-    func handOut(_ job: Job?) -> Job? {
-        let low = job == nil ? nil : clientsWithRoom()
+    func unlockAndTell() {
+        let clients = clientsWithRoom()
         lock.unlock()
-        tell(low)
-        return job
+        if let clients { queueLow(clients) }
     }
 
     /// Those who were refused and may ask again; nil when there are none. At most a few wait for their own share alone: more
@@ -172,9 +174,5 @@ public final class JobQueue: @unchecked Sendable {
         refused.subtract(clients)
         defer { hasRefusedOwn = false }
         return hasRefusedOwn || !clients.isEmpty ? clients.sorted() : nil
-    }
-
-    private func tell(_ clients: [ConnectionID]?) {
-        if let clients { queueLow(clients) }
     }
 }

@@ -117,7 +117,7 @@ public final class WorkerPool: @unchecked Sendable {
     }
 
     /// Adds a job. See ``JobQueue/add(_:)``.
-    public func add(_ job: Job) throws(JobError) { try queue.add(job) }
+    public func add(_ job: consuming Job) throws(JobError) { try queue.add(job) }
 
     /// Adds a piece of work.
     public func add(_ work: @escaping @Sendable () throws -> Void) throws(JobError) {
@@ -194,16 +194,19 @@ public final class WorkerPool: @unchecked Sendable {
             if !last { numbers.failed += 1 }
         }
         while alive <= wanted {
-            if let job = queue.popLocked() {
+            let job = queue.popLocked()
+            if job != nil {
                 numbers.running += 1
-                return queue.handOut(job)
+                queue.unlockAndTell()
+                return job
             }
             if queue.isClosed { break }
             queue.changed.wait(queue.lock, until: .never)
         }
         alive -= 1
         leaving += 1
-        return queue.handOut(nil)
+        queue.unlockAndTell()
+        return nil
     }
 
     /// Without a lock. False when the work has thrown. (I9.2)
