@@ -121,7 +121,7 @@ private func generate(_ path: String) throws {
 }
 
 /// Four reads in flight on the file's last blocks, twelve at most, drawn: each row is a request, and `main` handles
-/// whichever is through.
+/// whichever has completed.
 func showLanes(_ path: String) throws {
     terminal.heading("Four reads in flight, drawn")
     let file = try File.regular(path)
@@ -141,7 +141,7 @@ func showLanes(_ path: String) throws {
     let recording = Recorder.stop()
     terminal.draw(recording)
     terminal.claim(
-        "\(expected) blocks came, in the order in which they were through", holds: blocks == expected)
+        "\(expected) blocks came, in the order in which they completed", holds: blocks == expected)
     try options.save(
         recording, title: "Four reads in flight on one file",
         description: "While one block is being handled, the three other requests are pending.")

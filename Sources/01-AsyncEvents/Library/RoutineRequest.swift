@@ -28,7 +28,7 @@ public final class RoutineRequest: Overlapped, @unchecked Sendable {
             self.routine = routine
             return true
         }
-        guard isFree else { throw SystemError(EALREADY, attempted: "post a request that is not through") }
+        guard isFree else { throw SystemError(EALREADY, attempted: "post a request that is still under way") }
         routineTarget = APCQueue.current
         do {
             try start()

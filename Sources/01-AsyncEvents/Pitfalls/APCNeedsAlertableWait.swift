@@ -2,7 +2,7 @@ import AsyncEvents
 import Kernel
 import Stage
 
-/// A thread posts a read with a routine, and sleeps until the read is through.
+/// A thread posts a read with a routine, and sleeps until the read has completed.
 enum APCNeedsAlertableWait {
     static let pitfall = Pitfall(
         slug: "apc-needs-alertable-wait",
@@ -21,14 +21,14 @@ enum APCNeedsAlertableWait {
         return Observation(
             happened: sleeper.bytes == 64 && sleeper.calls.value == 0 && other == .timedOut,
             lines: [
-                "the read is through: \(sleeper.bytes) bytes",
+                "the read has completed: \(sleeper.bytes) bytes",
                 "its thread slept in a plain wait: the routine ran \(sleeper.calls.value) times",
                 "another thread waited alertably meanwhile: \(other)",
             ])
     }
 
-    /// The same thread, with the same plain wait; and then an alertable one. Once the read is through before that wait
-    /// begins, and once the receive completes while the thread is in it.
+    /// The same thread, with the same plain wait; and then an alertable one. Once the read has completed before that
+    /// wait begins, and once the receive completes while the thread is in it.
     static func fixed() throws -> Observation {
         let scratch = try Scratch(size: 64)
         let (read, receive) = (try File(scratch.path), try Pair())

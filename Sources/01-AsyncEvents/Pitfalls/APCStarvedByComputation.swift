@@ -7,7 +7,7 @@ import Synchronization
 enum APCStarvedByComputation {
     static let pitfall = Pitfall(
         slug: "apc-starved-by-computation",
-        title: "the thread that posted computes, so its routine does not run although its read is through",
+        title: "the thread that posted computes, so its routine does not run although its read has completed",
         broken: { _ in try broken() }, fixed: { _ in try fixed() })
 
     static func broken() throws -> Observation {
@@ -25,7 +25,7 @@ enum APCStarvedByComputation {
         return Observation(
             happened: isThrough && goesOn && meanwhile == 0 && computer.calls.value == 1,
             lines: [
-                "the read is through, and its thread computes: the routine ran \(meanwhile) times",
+                "the read has completed, and its thread computes: the routine ran \(meanwhile) times",
                 "the computation was over, and the thread waited alertably: \(computer.calls.value) time",
             ])
     }

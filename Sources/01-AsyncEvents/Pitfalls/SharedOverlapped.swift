@@ -55,7 +55,7 @@ enum SharedOverlapped {
             lines: [
                 "the second post on the pending operation: \(refusal.map(String.init(describing:)) ?? "accepted")",
                 "asked for the bytes of the first: \(answer), of 5",
-                "posted again when it was through, and asked: \(second), of 3",
+                "posted again when it had completed, and asked: \(second), of 3",
             ])
     }
 }

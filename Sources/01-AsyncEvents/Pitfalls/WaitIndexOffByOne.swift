@@ -2,7 +2,7 @@ import AsyncEvents
 import Kernel
 import Stage
 
-/// A thread waits for four requests and for asynchronous calls. A call comes; none of the requests is through.
+/// A thread waits for four requests and for asynchronous calls. A call comes; none of the requests has completed.
 enum WaitIndexOffByOne {
     static let pitfall = Pitfall(
         slug: "wait-index-off-by-one",

@@ -17,6 +17,7 @@ func playEchoServer(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.say()
     var rows: [[String]] = []
     var isWhole = true
+    var unheard = 0
     for (wanted, workers) in cases {
         let clients = Resources.clientsThatFit(wanted, descriptorsEach: 2)
         if clients < wanted { terminal.say("descriptors suffice for \(clients) clients, not for \(wanted)") }
@@ -38,6 +39,7 @@ func playEchoServer(_ options: Stage.Options, on terminal: Terminal) throws {
             if !load.belongsInChild { own -= report.processorTime }
             let counters = server.counters
             server.stop()
+            unheard += report.silent
             isWhole =
                 isWhole && report.silent == 0 && report.roundTrips > 0 && counters.accepted == clients
                 && counters.refused == 0
@@ -51,6 +53,10 @@ func playEchoServer(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.table(
         ["clients", "workers", "driver", "round trips/s", "median µs", "99 % µs", "server µs each"], rows)
     terminal.say()
+    if unheard > 0, options.seconds != nil {
+        terminal.say("\(unheard) clients had no answer in that time; on a busy machine give more --seconds")
+        terminal.say()
+    }
     terminal.say("Two connections, two messages each; a row for each connection's one operation:")
     terminal.draw(try recordedRoundTrips(options))
     terminal.say()

@@ -68,7 +68,7 @@ public enum DrainWithoutABound {
                     "one client has sent all that its connection takes, another asks something",
                     left == 0
                         ? "thrown away before the question was heard: everything"
-                        : "thrown away before the question was heard: \((sent - left) * 100 / max(1, sent)) of 100",
+                        : "thrown away before the question was heard: \((sent - left) * 100 / max(1, sent)) %",
                 ])
         }
     }

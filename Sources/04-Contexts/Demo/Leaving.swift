@@ -98,8 +98,9 @@ func playRight(_ clients: Int, _ options: Stage.Options, on terminal: Terminal) 
 /// Some clients that leave, drawn: a lane for each worker, and the lives of the operations.
 func showLives(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("Six clients that leave, drawn")
-    let server = try ContextServer(options: serverOptions(options))
+    // Before the server, so that its accepts are known by their names.
     Recorder.start()
+    let server = try ContextServer(options: serverOptions(options))
     let report = LeavingClients(
         to: server.address, count: 6, threads: 2, together: 3,
         ways: [.silently, .withoutAnswer, .afterAnswer, .withReset]

@@ -5,7 +5,7 @@ import Synchronization
 
 /// The per-socket context. It travels as the completion key, and lives exactly as long as somebody needs it: every
 /// pending operation holds a reference through its `IOContext`, so the count of references is the count of pending
-/// operations, and ARC releases once, when the last one is through. (I4.2, I4.3)
+/// operations, and ARC releases once, when the last one has completed. (I4.2, I4.3)
 ///
 /// Any thread may call it; what comes too late throws, and touches nobody else's connection.
 public final class Connection: @unchecked Sendable {
@@ -31,7 +31,7 @@ public final class Connection: @unchecked Sendable {
         self.table = table
     }
 
-    // The last pending operation, or whoever else had a reference, is through. Nobody can come back.
+    // The last pending operation has completed, and whoever else had a reference has let it go. Nobody can come back.
     deinit { if isRegistered { table.registry.released() } }
 
     /// How long the client has been silent at that moment; nanoseconds on the monotonic clock.

@@ -38,7 +38,7 @@ public final class ConnectionTable: Sendable {
 
     /// Takes a connection in: gives it a context, associates it under that context's address, and posts its first
     /// receive. The reference that this call holds is the set-up's share: however soon the client leaves, the context
-    /// stays until this call is through. (I4.2)
+    /// stays until this call returns. (I4.2)
     ///
     /// In the registry it is from the moment on when it is associated, not before: others find it there and send to it,
     /// and a send that completed on a socket without a port would bring no packet.
@@ -101,7 +101,7 @@ public final class ConnectionTable: Sendable {
         return context
     }
 
-    /// An operation is through: first its context goes home, then the reference to the connection goes.
+    /// An operation has completed: first its context goes home, then the reference to the connection goes.
     func finish(_ context: IOContext) {
         let connection = context.connection
         context.connection = nil

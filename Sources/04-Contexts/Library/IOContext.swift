@@ -7,9 +7,9 @@ public enum Purpose: UInt8, Sendable {
     case none
     /// Waits for the client's bytes.
     case receive
-    /// Sends an answer; when it is through, the same context receives again.
+    /// Sends an answer; when it has completed, the same context receives again.
     case reply
-    /// Sends something that the client has not asked for; when it is through, the context is given back.
+    /// Sends something that the client has not asked for; when it has completed, the context is given back.
     case notice
 }
 
