@@ -11,10 +11,25 @@ public final class CallbackInstance: @unchecked Sendable {
     /// Whose callback is running. The thread's own.
     var object: PoolObject?
     private var events: [Event] = []
-    /// Until when the thread waits; nil while it runs a callback. Guarded by the pool's monitor.
+    /// Until when the thread waits; nil while it runs a callback. Written by the thread, under the pool's monitor.
     var sleepsUntil: Deadline?
+    // The thread's own: the calls of timers that it has taken and will post, and how long it has had nothing to do. The
+    // clock is not asked for each callback: what counts is whether there was one since the last look at it.
+    var due: [PoolObject.Call] = []
+    var idleEnd: Deadline
+    var hasWorked = false
 
-    init(_ pool: ThreadPool) { self.pool = pool }
+    init(_ pool: ThreadPool) {
+        self.pool = pool
+        idleEnd = .after(pool.options.idleTime)
+    }
+
+    /// Whether the thread has had nothing to do for so long. If so, it is asked again after another such time.
+    func idles(for time: Duration) -> Bool {
+        guard idleEnd.hasPassed else { return false }
+        defer { (idleEnd, hasWorked) = (.after(time), false) }
+        return !hasWorked
+    }
 
     /// Says that this callback will take long, and asks whether the pool has another thread for the others.
     ///

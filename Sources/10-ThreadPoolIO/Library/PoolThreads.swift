@@ -74,29 +74,30 @@ extension ThreadPool {
     private func work(_ number: Int) {
         let instance = CallbackInstance(self)
         CallbackInstance.current = instance
-        monitor.locked { instances.append(instance) }
-        var idleEnd = Deadline.after(options.idleTime)
+        monitor.locked {
+            instances.append(instance)
+            look(instance)
+        }
         while true {
-            let (due, deadline) = monitor.locked {
-                let due = timers.takeDue()
-                let deadline = min(timers.next, idleEnd)
-                instance.sleepsUntil = deadline
-                return (due, deadline)
-            }
             // Posted rather than called here: so the limit holds for timers, too, and they run side by side.
-            for call in due { post(call) }
-            switch port.dequeue(until: deadline) {
+            for call in instance.due { post(call) }
+            switch port.dequeue(until: instance.sleepsUntil ?? .now) {
             case .completed(let packet), .failed(let packet, _):
-                if handle(packet, instance) { idleEnd = .after(options.idleTime) }
+                handle(packet, instance)
             case .timedOut:
-                guard idleEnd.hasPassed else { continue }
-                if end(instance, number, ifIdle: true) { return }
-                idleEnd = .after(options.idleTime)
+                if instance.idles(for: options.idleTime), end(instance, number, ifIdle: true) { return }
+                monitor.locked { look(instance) }
             case .closed:
                 _ = end(instance, number, ifIdle: false)
                 return
             }
         }
+    }
+
+    /// Under the monitor: a thread is about to wait. It takes what is due, and will be back when more is.
+    private func look(_ instance: CallbackInstance) {
+        instance.due = timers.takeDue()
+        instance.sleepsUntil = min(timers.next, instance.idleEnd)
     }
 
     /// The thread ends; false when it has only been idle, and is needed all the same.
@@ -121,16 +122,12 @@ extension ThreadPool {
 
     // MARK: Packets
 
-    /// False when it was only a wake-up.
-    private func handle(_ packet: Packet, _ instance: CallbackInstance) -> Bool {
+    /// Afterwards the thread has looked what comes next.
+    private func handle(_ packet: Packet, _ instance: CallbackInstance) {
         // Asked before: the callback may let the operation go.
         let identity = packet.operation?.identity ?? 0
         defer { Recorder.mark(.handled, identity) }
-        if packet.isPosted {
-            guard let operation = packet.operation else {
-                monitor.locked { isWaking = false }
-                return false
-            }
+        if packet.isPosted, let operation = packet.operation {
             // Only the pool posts, and only its objects.
             let object = unsafeDowncast(operation, to: PoolObject.self)
             run(instance, object, epoch: packet.bytes) { object.called(packet, instance) }
@@ -141,9 +138,11 @@ extension ThreadPool {
             let binding = Unmanaged<Binding>.fromOpaque(pointer).takeUnretainedValue()
             run(instance, nil, epoch: 0) { binding.callback(packet, packet.error) }
         } else {
-            monitor.locked { count.strays += 1 }
+            monitor.locked {
+                if packet.isPosted { isWaking = false } else { count.strays += 1 }
+                look(instance)
+            }
         }
-        return true
     }
 
     /// Runs a callback, unless it has been cancelled. For that time this thread does not wait: another one does, and
@@ -151,9 +150,13 @@ extension ThreadPool {
     private func run(
         _ instance: CallbackInstance, _ object: PoolObject?, epoch: Int, _ callback: () -> Void
     ) {
+        instance.hasWorked = true
         let (isWanted, needsSpare, needsWake) = monitor.locked {
+            if let object, !object.begin(epoch) {
+                look(instance)
+                return (false, false, false)
+            }
             instance.sleepsUntil = nil
-            if let object, !object.begin(epoch) { return (false, false, false) }
             count.waiting -= 1
             count.running += 1
             return (true, reserveSpare(), mustWake())
@@ -170,6 +173,7 @@ extension ThreadPool {
             count.running -= 1
             count.callbacks += 1
             object?.end()
+            look(instance)
             return isOver
         }
         if isLast { port.close() }
