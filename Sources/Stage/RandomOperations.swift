@@ -6,7 +6,8 @@ import Synchronization
 /// is simple enough to be believed:
 ///
 /// - every post that was accepted completes exactly once, and nothing else completes;
-/// - the receives of a connection, in the order they were posted, hold exactly what the peer wrote, without a gap;
+/// - the receives of a connection, in the order they were posted, hold exactly what the peer wrote, without a gap, and
+///   not its urgent byte;
 /// - the peer reads exactly what the sends, in the order they were posted, say that they handed over;
 /// - a failure is one that somebody has caused: a cancel, a close, a reset.
 ///
@@ -236,6 +237,7 @@ private final class Connection: @unchecked Sendable {
     private var written = 0
     private var heard: [UInt8] = []
     private var isPeerDone = false
+    private var wasUrgent = false
     // What has been done to the connection, so far that it explains failures.
     private let isClosed = Atomic<Bool>(false)
     private let isCancelled = Atomic<Bool>(false)
@@ -374,6 +376,15 @@ private final class Connection: @unchecked Sendable {
         peering.locked {
             guard !isPeerDone else { return }
             if let count = try? peer.sendNow(world.stretch(written, wanted)) { written += count }
+        }
+    }
+
+    /// One urgent byte, which no receive gets. Only one: the next would make an ordinary byte of it, if it still lay there.
+    func peerSpeaksUrgently() {
+        peering.locked {
+            guard !isPeerDone, !wasUrgent else { return }
+            var byte: UInt8 = 0
+            wasUrgent = send(peer.descriptor, &byte, 1, Int32(MSG_OOB | MSG_NOSIGNAL)) == 1
         }
     }
 
@@ -557,7 +568,8 @@ private struct Player {
         switch dice.roll(1_000) {
         case ..<270: connection.postReceive(&dice)
         case ..<480: connection.postSend(&dice)
-        case ..<680: connection.peerWrites(&dice)
+        case ..<670: connection.peerWrites(&dice)
+        case ..<680: connection.peerSpeaksUrgently()
         case ..<880: connection.peerReads(&dice)
         case ..<960: connection.cancelOne(&dice)
         case ..<990: connection.cancelAll()

@@ -467,43 +467,48 @@ struct Chance {
     @Test("ports go with their last reference, whoever has it: no thread and no descriptor stays")
     func nothingStays() async {
         await #expect(processExitsWith: .success) {
-            Resources.settle()
-            let before = (Resources.threads, Resources.openDescriptors)
-            for round in 0..<60 {
-                for driver in DriverKind.permitted {
-                    // Two that are tied to it, so that there is a sampler; and the port goes while it looks.
-                    let workers = [PortWorker("A"), PortWorker("B")]
-                    var port: CompletionPort? = try makePort(1, driver)
-                    for worker in workers {
-                        worker.ask(port!, timeout: .microseconds(round * 40))
-                        precondition(worker.take() != nil)
+            inChild {
+                Resources.settle()
+                let before = (Resources.threads, Resources.openDescriptors)
+                for round in 0..<60 {
+                    for driver in DriverKind.permitted {
+                        // Two that are tied to it, so that there is a sampler; and the port goes while it looks.
+                        let workers = [PortWorker("A"), PortWorker("B")]
+                        var port: CompletionPort? = try makePort(1, driver)
+                        for worker in workers {
+                            worker.ask(port!, timeout: .microseconds(round * 40))
+                            #expect(worker.take() != nil)
+                        }
+                        if round % 2 == 0 { port!.close() }
+                        if round % 3 == 0 { for worker in workers { worker.worker.end() } }
+                        port = nil
+                        for worker in workers { worker.worker.end() }
                     }
-                    if round % 2 == 0 { port!.close() }
-                    if round % 3 == 0 { for worker in workers { worker.worker.end() } }
-                    port = nil
-                    for worker in workers { worker.worker.end() }
                 }
+                let isBack = eventually { (Resources.threads, Resources.openDescriptors) == before }
+                #expect(
+                    isBack, "\(Resources.threads), \(Resources.openDescriptors) instead of \(before)")
             }
-            let isBack = eventually { (Resources.threads, Resources.openDescriptors) == before }
-            precondition(isBack, "\(Resources.threads), \(Resources.openDescriptors) instead of \(before)")
         }
     }
 
     @Test("an idle port sleeps: its workers, and whoever watches them")
     func idle() async {
         await #expect(processExitsWith: .success) {
-            for driver in DriverKind.permitted {
-                let port = try makePort(2, driver)
-                let team = try WorkerGroup(4, on: port) { _, _ in }
-                for _ in 0..<100 { try port.post() }
-                precondition(eventually { port.workers == (0, 4) })
-                // Long enough for the sampler to lose its patience.
-                Gate().pass(within: .milliseconds(400))
-                let before = Resources.processTime
-                Gate().pass(within: .milliseconds(500))
-                let used = Resources.processTime - before
-                precondition(used < .milliseconds(5), "an idle port used \(used)")
-                team.stop()
+            inChild {
+                for driver in DriverKind.permitted {
+                    let port = try makePort(2, driver)
+                    let team = try WorkerGroup(4, on: port) { _, _ in }
+                    for _ in 0..<100 { try port.post() }
+                    #expect(eventually { port.workers == (0, 4) })
+                    // Long enough for the sampler to lose its patience.
+                    Gate().pass(within: .milliseconds(400))
+                    let before = Resources.processTime
+                    Gate().pass(within: .milliseconds(500))
+                    let used = Resources.processTime - before
+                    #expect(used < .milliseconds(5), "an idle port used \(used)")
+                    team.stop()
+                }
             }
         }
     }

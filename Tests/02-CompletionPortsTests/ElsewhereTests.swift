@@ -97,6 +97,43 @@ import Testing
     }
 
     @Test(
+        "a packet that is promised, or handed to a parked worker, is under way too, until the worker has it",
+        arguments: DriverKind.permitted, [1, 2])
+    func reassociationBesideWorkers(driver: DriverKind, waiting: Int) throws {
+        let (first, second) = (try makePort(1, driver), try makePort(1, driver))
+        let pair = try Pair()
+        try first.associate(pair.server, key: 1)
+        // The first waits in the driver, and is promised a packet; a second one is parked, and is handed it. Either way the
+        // packet is not in the queue any more.
+        let workers = (1...waiting).map { PortWorker("\($0)") }
+        for (index, worker) in workers.enumerated() { #expect(worker.waits(at: first, as: index + 1)) }
+        var isSeen = false
+        let limit = Deadline.after(Gate.patience)
+        while !isSeen, !limit.hasPassed {
+            try first.post(key: 1)
+            // Mostly before the worker has come back with it.
+            do throws(SystemError) {
+                try second.reassociate(pair.server, key: 2)
+                try first.reassociate(pair.server, key: 1)
+            } catch {
+                #expect(error.code == EBUSY)
+                isSeen = true
+            }
+            #expect(workers.last!.key() == 1)
+            #expect(workers.last!.waits(at: first, as: waiting))
+        }
+        #expect(isSeen && pair.server.completionKey == 1)
+        first.close()
+        for worker in workers {
+            #expect(worker.take()?.isClosed == true)
+            worker.worker.end()
+        }
+        try second.reassociate(pair.server, key: 2)
+        pair.server.close()
+        second.close()
+    }
+
+    @Test(
         "a thousand moves between two ports with bytes on their way: every byte, in order, to the right port",
         arguments: DriverKind.permitted)
     func manyMoves(driver: DriverKind) async throws {
@@ -146,17 +183,17 @@ import Testing
         try port.associate(quiet.server, key: 2)
         let question = Request(room: 1)
         try quiet.server.receive(question, into: question.memory)
-        // Two sends go round, so that there is always a packet.
-        let sends = [Request(1, room: 1), Request(2, room: 1)]
-        for send in sends { try busy.server.send(send, from: .init(send.memory)) }
+        // Two of them go round, so that there is always a packet. What is transmitted from memory is sent by the poster, on
+        // either driver.
+        let packets = [Request(1, room: 1), Request(2, room: 1)]
+        for packet in packets { try busy.server.transmit(packet, nil, head: .init(packet.memory)) }
         _ = try port.next()
         try quiet.client.say("?")
         var turns = 0
         while turns < 60 {
             usleep(10_000)
-            try busy.server.send(sends[turns % 2], from: .init(sends[turns % 2].memory))
-            let packet = try port.next()
-            if packet.key == 2 { break }
+            try busy.server.transmit(packets[turns % 2], nil, head: .init(packets[turns % 2].memory))
+            if try port.next().key == 2 { break }
             turns += 1
         }
         #expect(turns <= 6, "\(turns) packets of 10 ms each before the question")

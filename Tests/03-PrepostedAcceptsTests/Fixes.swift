@@ -81,7 +81,9 @@ import Testing
         arguments: words)
     func outOfDescriptors(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in
-            try OutOfDescriptors.run(DriverKind(rawValue: driver)!)
+            inChild {
+                try OutOfDescriptors.run(DriverKind(rawValue: driver)!)
+            }
         }
     }
 

@@ -13,7 +13,9 @@ import Testing
         arguments: words)
     func many(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in
-            try ManyClients.run(DriverKind(rawValue: driver)!)
+            inChild {
+                try ManyClients.run(DriverKind(rawValue: driver)!)
+            }
         }
     }
 
@@ -134,7 +136,9 @@ import Testing
     @Test("I3.8: a stop at any moment of a burst leaves no descriptor and no thread", arguments: words)
     func stops(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in
-            try ManyClients.stopUnderLoad(DriverKind(rawValue: driver)!)
+            inChild {
+                try ManyClients.stopUnderLoad(DriverKind(rawValue: driver)!)
+            }
         }
     }
 

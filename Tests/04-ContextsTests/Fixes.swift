@@ -134,8 +134,10 @@ struct Chapter04ContextsFixes {
         .disabled(if: isSanitized, "a sanitizer keeps freed memory back"))
     func memoryNeverReturns() async {
         await #expect(processExitsWith: .success) {
-            let seen = try MemoryNeverReturns.pitfall.fixed(.epoll)
-            #expect(!seen.happened, "\(seen.lines)")
+            inChild {
+                let seen = try MemoryNeverReturns.pitfall.fixed(.epoll)
+                #expect(!seen.happened, "\(seen.lines)")
+            }
         }
     }
 
@@ -221,6 +223,45 @@ struct Chapter04ContextsFixes {
         arguments: DriverKind.permitted)
     func pauseJudgesTheInnocent(driver: DriverKind) async throws {
         try await holds(PauseJudgesTheInnocent.pitfall, driver)
+    }
+
+    // I4.8
+    @Test(
+        "pause-judges-the-innocent: a server is stopped for longer than its limit, and ends nobody who spoke meanwhile",
+        arguments: DriverKind.permitted)
+    func stoppedServer(driver: DriverKind) async throws {
+        let answered = try await onAThread { () -> [Int] in
+            // A machine that is so busy that clients are too late by themselves says nothing: then once more.
+            for _ in 0..<5 {
+                let answered = try answeredAfterAPause(driver)
+                if !answered.isEmpty { return answered }
+            }
+            return []
+        }
+        #expect(answered == [60])
+    }
+
+    /// How many of 60 clients are answered by a server that was stopped for a while; nothing if they were not in time.
+    private func answeredAfterAPause(_ driver: DriverKind) throws -> [Int] {
+        let (child, address) = try StoppableServer.start(driver)
+        defer {
+            child.send(signal: SIGKILL)
+            _ = child.wait(within: .seconds(10))
+        }
+        let start = monotonicNanoseconds()
+        let clients = try (0..<60).map { _ in try Socket.connected(to: address) }
+        for client in clients {
+            try? client.say("a")
+            guard (try? client.hear(1)) == "a" else { return [] }
+        }
+        child.send(signal: SIGSTOP)
+        let limit = UInt64(StoppableServer.idleLimit / .nanoseconds(1))
+        guard monotonicNanoseconds() - start < limit / 2 else { return [] }
+        usleep(10_000)
+        for client in clients { try client.say("b") }
+        usleep(UInt32(limit / 1_000 + limit / 2_000))
+        child.send(signal: SIGCONT)
+        return [clients.count { (try? $0.hear(1)) == "b" }]
     }
 
     // I4.9

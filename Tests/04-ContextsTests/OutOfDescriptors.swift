@@ -12,7 +12,9 @@ struct Chapter04ContextsOutOfDescriptors {
         arguments: DriverKind.permitted.map(\.rawValue))
     func insideAreServed(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in
-            try serveWithoutDescriptors(DriverKind(rawValue: driver)!)
+            inChild {
+                try serveWithoutDescriptors(DriverKind(rawValue: driver)!)
+            }
         }
     }
 

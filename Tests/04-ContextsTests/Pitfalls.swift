@@ -118,8 +118,10 @@ struct Chapter04ContextsPitfalls {
         .disabled(if: isSanitized, "a sanitizer keeps freed memory back"))
     func memoryNeverReturns() async {
         await #expect(processExitsWith: .success) {
-            let seen = try MemoryNeverReturns.pitfall.broken(.epoll)
-            #expect(seen.happened, "\(seen.lines)")
+            inChild {
+                let seen = try MemoryNeverReturns.pitfall.broken(.epoll)
+                #expect(seen.happened, "\(seen.lines)")
+            }
         }
     }
 
@@ -150,17 +152,19 @@ struct Chapter04ContextsPitfalls {
     // I4.7 does not hold.
     @Test("reused-identifier: the next client has the number, and gets the message")
     func reusedIdentifier() async {
-        await #expect(processExitsWith: .success) { try happensAlone(ReusedIdentifier.pitfall) }
+        await #expect(processExitsWith: .success) { inChild { try happensAlone(ReusedIdentifier.pitfall) } }
     }
 
     @Test("handle-reused-while-closing: a late call lands on a stranger's connection")
     func handleReusedWhileClosing() async {
-        await #expect(processExitsWith: .success) { try happensAlone(HandleReusedWhileClosing.pitfall) }
+        await #expect(processExitsWith: .success) {
+            inChild { try happensAlone(HandleReusedWhileClosing.pitfall) }
+        }
     }
 
     @Test("closed-twice: the second close is a stranger's")
     func closedTwice() async {
-        await #expect(processExitsWith: .success) { try happensAlone(ClosedTwice.pitfall) }
+        await #expect(processExitsWith: .success) { inChild { try happensAlone(ClosedTwice.pitfall) } }
     }
 
     // I4.4 does not hold.

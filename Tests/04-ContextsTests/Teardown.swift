@@ -68,16 +68,18 @@ struct Chapter04ContextsTeardown {
     @Test("nothing is left of a server: descriptors and threads are as before", arguments: names)
     func nothingIsLeft(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in
-            let kind = try #require(DriverKind(rawValue: driver))
-            // The first one opens what stays for the life of the process.
-            try serve(kind)
-            Resources.settle()
-            let (descriptors, threads) = (Resources.openDescriptors, Resources.threads)
-            try serve(kind)
-            let isAsBefore = eventually {
-                Resources.openDescriptors == descriptors && Resources.threads == threads
+            inChild {
+                let kind = try #require(DriverKind(rawValue: driver))
+                // The first one opens what stays for the life of the process.
+                try serve(kind)
+                Resources.settle()
+                let (descriptors, threads) = (Resources.openDescriptors, Resources.threads)
+                try serve(kind)
+                let isAsBefore = eventually {
+                    Resources.openDescriptors == descriptors && Resources.threads == threads
+                }
+                #expect(isAsBefore, "\(descriptors) descriptors and \(threads) threads before")
             }
-            #expect(isAsBefore, "\(descriptors) descriptors and \(threads) threads before")
         }
     }
 

@@ -32,6 +32,32 @@ extension KernelSuite {
         }
 
         @Test(
+            "what is set on a listener, its accepted sockets have: no delay, keep-alive and its times",
+            arguments: DriverKind.permitted, [0, 16])
+        func inheritance(kind: DriverKind, receiveLength: Int) throws {
+            try withCollector(kind) { collector in
+                let options: [(level: Int32, name: Int32, value: Int32)] = [
+                    (Int32(IPPROTO_TCP), TCP_NODELAY, 1), (SOL_SOCKET, SO_KEEPALIVE, 1),
+                    (Int32(IPPROTO_TCP), TCP_KEEPIDLE, 77), (Int32(IPPROTO_TCP), TCP_KEEPINTVL, 7),
+                    (Int32(IPPROTO_TCP), TCP_KEEPCNT, 3),
+                ]
+                let listener = try Socket.listener(on: .loopback())
+                for option in options { try listener.set(option.level, option.name, option.value) }
+                try listener.associate(with: collector, key: 5, driver: collector.driver)
+                let (buffer, socket) = (Buffer(receiveLength + 2 * Address.capacity), Socket())
+                try listener.accept(buffer, socket, into: buffer.area, receiveLength: receiveLength)
+                let peer = try Peer(connectingTo: listener.localAddress)
+                peer.send("x")
+                #expect(try #require(collector.next()).operation === buffer)
+                for option in options {
+                    var (value, length) = (Int32(-1), socklen_t(4))
+                    getsockopt(socket.descriptor, option.level, option.name, &value, &length)
+                    #expect(value == option.value, "option \(option.name)")
+                }
+            }
+        }
+
+        @Test(
             "without room for data it completes at connect, with both addresses",
             arguments: DriverKind.permitted, Address.loopbacks)
         func atConnect(kind: DriverKind, address: Address) throws {

@@ -171,6 +171,11 @@ extension KernelSuite {
             let outcome = Mutex<(count: Int, code: Int32)>((0, 0))
             let bytes = Buffer(8)
             let reader = startThread("reader") {
+                // Threads of the tests' pool block most signals, and their threads inherit that.
+                var signals = sigset_t()
+                sigemptyset(&signals)
+                sigaddset(&signals, SIGUSR2)
+                pthread_sigmask(SIG_UNBLOCK, &signals, nil)
                 thread.store(UInt(pthread_self()), ordering: .releasing)
                 do throws(SystemError) {
                     let count = try socket.receiveNow(into: bytes.area)

@@ -7,12 +7,6 @@ import Testing
 extension KernelSuite {
     /// What one connection may do to its own reading, and to the others.
     @Suite("one connection and the others") struct Bounds {
-        private func unread(_ socket: Socket) -> Int {
-            var count: Int32 = 0
-            _ = ck_ioctl_int(socket.descriptor, UInt(FIONREAD), &count)
-            return Int(count)
-        }
-
         private func sendUrgently(_ peer: Peer) {
             var byte = UInt8(ascii: "!")
             #expect(send(peer.socket.descriptor, &byte, 1, Int32(MSG_OOB | MSG_NOSIGNAL)) == 1)
@@ -139,6 +133,56 @@ extension KernelSuite {
                 flood.socket.close()
                 while ending.isPending, !limit.hasPassed { collector.poll(until: .after(.milliseconds(10))) }
                 #expect(ending.errorCode == 0 && !ending.isPending)
+            }
+        }
+
+        @Test("who posts is not kept, and who sleeps in the driver goes on", arguments: DriverKind.permitted)
+        func goesOn(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                try socket.setBufferSizes(receive: 400_000)
+                // As much as fits: nothing more comes that could wake anybody.
+                peer.send(pattern(140_000))
+                try #require(eventually { unread(socket) == 140_000 } && collector.isSilent())
+                let ending = Overlapped()
+                try socket.disconnect(ending, reuse: true)
+                #expect(eventually { unread(socket) == 0 } && ending.isPending)
+                peer.socket.close()
+                #expect(try #require(collector.next()).operation === ending)
+            }
+        }
+
+        @Test(
+            "what has come before a cancel is the operation's: many bytes, some, and the end behind them",
+            arguments: DriverKind.permitted)
+        func beforeACancel(kind: DriverKind) throws {
+            try withCollector(kind, pollers: 0) { collector in
+                let (socket, peer) = try connection(collector)
+                func finish(_ receives: [Buffer]) {
+                    let limit = Deadline.after(Collector.patience)
+                    while receives.contains(where: \.isPending), !limit.hasPassed {
+                        collector.poll(until: .after(.milliseconds(10)))
+                    }
+                    _ = collector.next(receives.count)
+                }
+                // In the middle of a walk that was interrupted, too.
+                for looks in [true, false] {
+                    let receives = (0..<60).map { _ in Buffer(1) }
+                    for receive in receives { try socket.receive(receive) }
+                    peer.send(pattern(60))
+                    if looks { collector.poll(until: .now) }
+                    socket.cancel()
+                    finish(receives)
+                    #expect(receives.allSatisfy { $0.errorCode == 0 && $0.bytes == 1 })
+                    #expect(receives.map { $0.area[0] } == pattern(60))
+                }
+                let receives = [Buffer(16), Buffer(16)]
+                for receive in receives { try socket.receive(receive) }
+                peer.send("bye")
+                try peer.socket.shutDownSending()
+                socket.cancel()
+                finish(receives)
+                #expect(receives.map(\.errorCode) == [0, 0] && receives.map(\.text) == ["bye", ""])
             }
         }
 

@@ -17,7 +17,7 @@ struct Packet: CustomStringConvertible {
 
 /// The smallest completion target: a queue, a driver of its own, and a thread that polls it.
 final class Collector: CompletionTarget, @unchecked Sendable {
-    static let patience = Duration.seconds(5)
+    static let patience = Duration.seconds(20)
 
     let driver: Driver
     private let monitor = Monitor()
@@ -85,7 +85,11 @@ final class Collector: CompletionTarget, @unchecked Sendable {
     }
 
     /// The next packets, as many as come in time.
-    func next(_ count: Int) -> [Packet] { (0..<count).compactMap { _ in next() } }
+    func next(_ count: Int) -> [Packet] {
+        var packets: [Packet] = []
+        while packets.count < count, let packet = next() { packets.append(packet) }
+        return packets
+    }
 
     /// Whether nothing comes for a while. Says nothing about later: use it only beside a positive check.
     func isSilent(for time: Duration = .milliseconds(20)) -> Bool { next(within: time) == nil }
@@ -144,7 +148,7 @@ final class Peer: @unchecked Sendable {
     init(_ socket: Socket) throws {
         self.socket = socket
         try socket.setBlocking(true)
-        var limit = timeval(tv_sec: 5, tv_usec: 0)
+        var limit = timeval(tv_sec: 20, tv_usec: 0)
         for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
             setsockopt(
                 socket.descriptor, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size))
@@ -163,7 +167,7 @@ final class Peer: @unchecked Sendable {
         }
     }
 
-    /// Receives exactly so many bytes, or fewer if the stream ends or fails, or nothing comes for five seconds.
+    /// Receives exactly so many bytes, or fewer if the stream ends or fails, or nothing comes for twenty seconds.
     func receive(_ count: Int) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         var filled = 0
@@ -208,6 +212,13 @@ func connection(
     }
     if let collector { try socket.associate(with: collector, key: key, driver: collector.driver) }
     return (socket, peer)
+}
+
+/// Bytes that have come and have not been read.
+func unread(_ socket: Socket) -> Int {
+    var count: Int32 = 0
+    _ = ck_ioctl_int(socket.descriptor, UInt(FIONREAD), &count)
+    return Int(count)
 }
 
 /// Expects an error with the system's number.

@@ -40,6 +40,48 @@ extension KernelSuite {
             }
         }
 
+        @Test(
+            "a driver that had nothing when it retired has somebody as soon as it has something",
+            arguments: DriverKind.permitted)
+        func retiredEmpty(kind: DriverKind) throws {
+            try withCollector(kind, pollers: 0) { collector in
+                collector.driver.retire()
+                let (socket, peer) = try connection(collector)
+                let receive = Buffer(8)
+                try socket.receive(receive)
+                usleep(2_000)
+                peer.send("one")
+                #expect(try #require(collector.next()).operation === receive && receive.text == "one")
+                // One that a walk has left for now.
+                try socket.setBufferSizes(receive: 400_000)
+                peer.send(pattern(140_000))
+                try #require(eventually { unread(socket) == 140_000 })
+                let ending = Overlapped()
+                try socket.disconnect(ending, reuse: true)
+                #expect(eventually { unread(socket) == 0 })
+                peer.socket.close()
+                #expect(try #require(collector.next()).operation === ending)
+            }
+        }
+
+        @Test(
+            "a receive that waits for somebody who comes is started when nobody will",
+            arguments: DriverKind.permitted)
+        func retiredBehindAnother(kind: DriverKind) throws {
+            try withCollector(kind, pollers: 0) { collector in
+                let (socket, peer) = try connection(collector)
+                let receives = [Buffer(8), Buffer(8)]
+                for receive in receives { try socket.receive(receive) }
+                peer.send("one")
+                collector.poll(until: .after(Collector.patience))
+                #expect(receives.map(\.isPending) == [false, true])
+                collector.driver.retire()
+                usleep(2_000)
+                peer.send("two")
+                #expect(collector.next(2).map(\.bytes) == [3, 3] && receives[1].text == "two")
+            }
+        }
+
         @Test("a retired driver goes when its last handle does", arguments: DriverKind.permitted)
         func retiredIsLetGo(kind: DriverKind) throws {
             weak var driver: Driver?
@@ -56,6 +98,31 @@ extension KernelSuite {
                 socket.close()
             }
             #expect(eventually { driver == nil })
+        }
+
+        @Test(
+            "nobody waits for a round of the caretaker's when the last handle goes",
+            arguments: DriverKind.permitted)
+        func retiredIsLetGoAtOnce(kind: DriverKind) throws {
+            // A round takes a second. On a busy machine one of many is quick.
+            let isQuick = try (0..<10).contains { _ in
+                weak var driver: Driver?
+                let start: UInt64
+                do {
+                    let collector = try Collector(kind, pollers: 0)
+                    driver = collector.driver
+                    let (socket, peer) = try connection(collector)
+                    let receive = Buffer(8)
+                    try socket.receive(receive)
+                    collector.driver.retire()
+                    peer.send("x")
+                    #expect(collector.next() != nil)
+                    start = monotonicNanoseconds()
+                    socket.close()
+                }
+                return eventually { driver == nil } && monotonicNanoseconds() - start < 500_000_000
+            }
+            #expect(isQuick)
         }
 
         @Test(

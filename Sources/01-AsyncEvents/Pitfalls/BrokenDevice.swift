@@ -43,12 +43,14 @@ public final class BrokenDevice: @unchecked Sendable {
     // Guarded by the monitor.
     private var jobs = CircularQueue<@Sendable () -> Void>()
     private var isEnding = false
+    private let hasEnded = Gate()
     private var thread: Thread?
 
     /// Starts the thread.
     public init() throws(SystemError) {
         thread = try Thread("broken device") { [self] in
             while let job = next() { job() }
+            hasEnded.open()
         }
     }
 
@@ -83,12 +85,17 @@ public final class BrokenDevice: @unchecked Sendable {
         }
     }
 
-    /// Ends the thread when everything posted has been carried out.
+    /// Ends the thread when everything posted has been carried out. If that does not happen, it is left behind, and that is
+    /// said.
     public func end() {
         monitor.locked {
             isEnding = true
             monitor.broadcast()
         }
-        thread?.join()
+        if hasEnded.pass() {
+            thread?.join()
+        } else {
+            complain("a device has not carried out what was posted")
+        }
     }
 }

@@ -12,6 +12,7 @@ import Synchronization
 public final class Stand: CompletionTarget, @unchecked Sendable {
     private let driver: Driver
     private let isEnding = Atomic<Bool>(false)
+    private let hasEnded = Gate()
     private var thread: Thread?
 
     /// A driver and its thread.
@@ -24,6 +25,7 @@ public final class Stand: CompletionTarget, @unchecked Sendable {
                 driver.poll(for: self, until: .never, &completed)
                 take(&completed)
             }
+            hasEnded.open()
         }
     }
 
@@ -45,11 +47,16 @@ public final class Stand: CompletionTarget, @unchecked Sendable {
         return operation
     }
 
-    /// Ends the thread. To be called when nothing is pending any more.
+    /// Ends the thread. To be called when nothing is pending any more. A thread that does not end is left behind, and that
+    /// is said.
     public func end() {
         isEnding.store(true, ordering: .releasing)
         driver.wake()
-        thread?.join()
+        if hasEnded.pass() {
+            thread?.join()
+        } else {
+            complain("a stand's thread does not come back from its driver")
+        }
         driver.retire()
     }
 

@@ -74,13 +74,18 @@ public final class SteppedWorker: @unchecked Sendable {
         return Array(buffer.prefix(max(0, count)))
     }
 
-    /// Ends the thread, and waits for it. The last step has to be over, or to come to its end.
+    /// Ends the thread, and waits for it. The last step has to be over, or to come to its end: a thread whose step does not
+    /// is left behind, and that is said.
     public func end() {
         monitor.locked {
             isEnding = true
             monitor.broadcast()
         }
-        thread?.join()
+        if finish() {
+            thread?.join()
+        } else {
+            complain("worker \(name) has not come back from its last step")
+        }
         thread = nil
     }
 

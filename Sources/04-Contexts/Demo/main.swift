@@ -4,8 +4,9 @@ import Glibc
 import Kernel
 import Stage
 
-// The broken twin runs in a process of its own, which is this program again.
+// The broken twin, and a server that a test stops, run in a process of their own, which is this program again.
 CrashChild.runIfAsked()
+StoppableServer.runIfAsked()
 
 let options = Stage.Options.ofThisProgram(
     Usage(

@@ -170,3 +170,44 @@ public enum CrashChild {
         !ending.timedOut && ending.status != 0 && ending.output.contains(lastWords)
     }
 }
+
+/// A server that a test can stop as a whole: the chapter's program, told so, with a short limit for silence.
+public enum StoppableServer {
+    static let argument = "--stoppable-server"
+    /// How long a client may be silent.
+    public static let idleLimit = Duration.seconds(2)
+    private static let announcement = "listening on port "
+
+    /// If this process was started as such a child: serves until it is killed, and not for ever.
+    public static func runIfAsked() {
+        let words = CommandLine.arguments
+        guard words.count == 3, words[1] == argument, let driver = DriverKind(rawValue: words[2]) else {
+            return
+        }
+        do {
+            var options = ContextServer.Options()
+            options.port.driver = driver
+            options.idleLimit = idleLimit
+            let server = try ContextServer(options: options)
+            print("\(announcement)\(server.address.port)")
+            fflush(nil)
+            sleep(120)
+            server.stop()
+            exit(0)
+        } catch {
+            refuse("\(error)")
+        }
+    }
+
+    /// Starts one in a process of its own; says where it listens.
+    public static func start(_ driver: DriverKind) throws -> (Child, Address) {
+        guard let program = Child.product("04-contexts") else {
+            throw SystemError(ENOENT, attempted: "find the program 04-contexts beside this one")
+        }
+        let child = try Child(program, [argument, driver.rawValue])
+        guard let line = child.line(startingWith: announcement, within: .seconds(20)),
+            let port = UInt16(line.dropFirst(announcement.count))
+        else { throw SystemError(ETIMEDOUT, attempted: "wait until the child listens") }
+        return (child, .loopback(port: port))
+    }
+}
