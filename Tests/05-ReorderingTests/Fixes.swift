@@ -80,4 +80,12 @@ struct Chapter05ReorderingFixes {
     // I5.6
     @Test("sends-interleave: the short message comes behind the long one", arguments: DriverKind.permitted)
     func sendsInterleave(driver: DriverKind) async throws { try await holds(SendsInterleave.pitfall, driver) }
+
+    // I5.1, I5.2
+    @Test(
+        "hub-drops-first-data: what came with the accept is handed over first, in order",
+        arguments: DriverKind.permitted)
+    func hubDropsFirstData(driver: DriverKind) async throws {
+        try await holds(HubDropsFirstData.pitfall, driver)
+    }
 }

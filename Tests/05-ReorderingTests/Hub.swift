@@ -441,6 +441,35 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.2
+    @Test("one worker at a time is in front of a sender's window")
+    func collectorIsLocked() async throws {
+        try await onAThread {
+            // The first in front of the window stays there until a second is, too.
+            let (isInFront, second) = (Counter(), Gate(count: 2))
+            let cameBetween = Guarded<Bool?>(nil)
+            let collector = PacketCollector(
+                capacity: 8,
+                placing: { _ in
+                    second.open()
+                    guard isInFront.add() == 1 else { return }
+                    let passed = second.pass(within: .milliseconds(200))
+                    cameBetween.locked { $0 = passed }
+                },
+                delivered: { _ in })
+            let hub = try makeHub(nil, reads: 1, workers: 3, capacity: 64)
+            let address = try hub.listen { _ in collector.handler() }
+            let lanes = try (0..<2).map { _ in try Socket.connected(to: address) }
+            for (number, lane) in lanes.enumerated() {
+                try lane.say(
+                    NumberedPacket(client: 1, number: SequenceNumber(UInt32(number)), value: 0).bytes)
+            }
+            for lane in lanes { #expect(try lane.hearBytes(4).count == 4) }
+            #expect(cameBetween.locked { $0 } == false)
+            #expect(hub.stop())
+        }
+    }
+
     /// Sends packets in groups of up to 40, each over any of four connections, and waits until all have come out.
     private func send(_ count: Int, as client: UInt32, to address: Address) throws {
         var random = Random(seed: UInt64(client) + 5)

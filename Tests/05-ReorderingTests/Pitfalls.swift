@@ -76,4 +76,10 @@ struct Chapter05ReorderingPitfalls {
     func sendsInterleave(driver: DriverKind) async throws {
         try await happens(SendsInterleave.pitfall, driver)
     }
+
+    // I5.1, I5.2
+    @Test("hub-drops-first-data: the first message of each client vanishes", arguments: DriverKind.permitted)
+    func hubDropsFirstData(driver: DriverKind) async throws {
+        try await happens(HubDropsFirstData.pitfall, driver)
+    }
 }

@@ -86,6 +86,7 @@ private final class ScriptedPolicy: ReceivePolicy, @unchecked Sendable {
     var mode: Mode
     var free: Int
     var charged: Set<ObjectIdentifier> = []
+    private var due: Set<ObjectIdentifier> = []
     var line: [(slot: Chunk, owner: ObjectIdentifier)] = []
     /// Out of the line, charged, and on its way with a grant.
     var served: [Chunk] = []
@@ -112,7 +113,8 @@ private final class ScriptedPolicy: ReceivePolicy, @unchecked Sendable {
         case .buffered:
             let key = ObjectIdentifier(slot)
             if charged.contains(key) {
-                if line.isEmpty { return .read(lend(slot)) }
+                // A slot that has just been served does not stand aside for those behind it.
+                if due.remove(key) != nil || line.isEmpty { return .read(lend(slot)) }
                 // Others wait: out, and in again at the end of the line.
                 refund(slot)
             }
@@ -159,12 +161,14 @@ private final class ScriptedPolicy: ReceivePolicy, @unchecked Sendable {
             free -= 1
             let (slot, _) = line.removeFirst()
             charged.insert(ObjectIdentifier(slot))
+            due.insert(ObjectIdentifier(slot))
             served.append(slot)
         }
     }
 
     func release(_ slot: Chunk) {
         refund(slot)
+        due.remove(ObjectIdentifier(slot))
         if let buffer = lent.removeValue(forKey: ObjectIdentifier(slot)) { memory.append(buffer) }
     }
 
@@ -248,9 +252,7 @@ private final class Model {
             } else if let code = receiver.takeWaitFailure() {
                 events.append("failed \(code)")
                 close()
-            } else if receiver.takeOwedWait() || hasDelivered {
-                if hasDelivered { receiver.lookAgain() }
-                hasDelivered = false
+            } else if receiver.isDue(afterDelivery: exchange(&hasDelivered, with: false)) {
                 ask(mayWait: true)
             } else {
                 break

@@ -6,8 +6,10 @@ import Synchronization
 public class StreamOperation: Overlapped, @unchecked Sendable {
     /// Whose it is; nil in the pool. While an operation is out, its connection stays.
     final var connection: StreamConnection?
-    /// Itself, if it is a chunk: so a packet tells its kind without a try.
-    var chunk: Chunk? { nil }
+    /// By this a packet's operation is told apart.
+    final let isChunk: Bool
+
+    init(isChunk: Bool = false) { self.isChunk = isChunk }
 }
 
 /// A piece of a connection's stream: one operation with its number and its buffer, from a pool.
@@ -66,10 +68,8 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
 
     package init(capacity: Int) {
         self.capacity = capacity
-        super.init()
+        super.init(isChunk: true)
     }
-
-    override var chunk: Chunk? { self }
 
     /// It is read into, and goes round; otherwise it was taken for sending.
     var isSlot: Bool { place != .home }

@@ -68,7 +68,7 @@ struct OrderedReceiver: ~Copyable {
     /// Why a wait has failed. It is behind every number.
     private var waitFailure: Int32 = 0
     private var pauses = PauseReasons()
-    private var lastFill: (bytes: UInt32, of: UInt32) = (0, 0)
+    private var lastFill = (bytes: 0, of: 0)
     private(set) var counters = Counters()
 
     /// What a receiver has seen.
@@ -105,15 +105,15 @@ struct OrderedReceiver: ~Copyable {
     /// home, a grant, a pause. (I5.8)
     ///
     /// - Parameters:
+    ///   - policy: Lends the buffers. Without one each slot is posted, with memory of its own.
     ///   - slot: One that is out and has nothing to do: it is posted first, or goes home.
     ///   - mayWait: Whether a wait may be posted: not while the handler is being called. (I5.9)
     mutating func replan(
-        _ end: some ReceivingEnd, _ policy: any ReceivePolicy, with slot: Chunk? = nil, mayWait: Bool
+        _ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?, with slot: Chunk? = nil, mayWait: Bool
     ) {
         var spare = slot
         while !hasStopped, pauses.isEmpty, !isWaiting, inLine == nil, let slot = spare.take() ?? join(end) {
-            let fill = (bytes: Int(lastFill.bytes), of: Int(lastFill.of))
-            switch policy.plan(slot, ReceiveNeed(posted: posted, isReadable: isReadable, lastFill: fill)) {
+            switch policy?.plan(slot, need) ?? .read(slot.memory) {
             case .read(let buffer): post(slot, buffer, end)
             case .readNow(let buffer): if !readNow(slot, buffer, end) { spare = slot }
             case .wait:
@@ -128,6 +128,10 @@ struct OrderedReceiver: ~Copyable {
             }
         }
         if let spare { sendHome(spare, end, policy) }
+    }
+
+    private var need: ReceiveNeed {
+        ReceiveNeed(posted: posted, isReadable: isReadable, lastFill: lastFill)
     }
 
     /// Number and post are one step, so the order of the numbers is the order of the posts, and that is the order in which
@@ -221,7 +225,7 @@ struct OrderedReceiver: ~Copyable {
         precondition(place == .taken, "a read came twice")
         if isGap { return }
         if bytes == 0 { hasStopped = true }
-        lastFill = (UInt32(clamping: bytes), UInt32(clamping: slot.buffer?.count ?? 0))
+        if let buffer = slot.buffer { lastFill = (bytes, buffer.count) }
     }
 
     // MARK: Taking out
@@ -241,12 +245,15 @@ struct OrderedReceiver: ~Copyable {
         return !hasEnded
     }
 
-    /// The handler has been called with bytes that no posted read has brought: before the next wait is posted there is one
-    /// more look, and what came meanwhile needs no packet. (I5.9)
-    mutating func lookAgain() { if posted == 0, !isWaiting { isReadable = true } }
-
-    /// Whether a wait has to be posted as soon as the handler is not being called. Once.
-    mutating func takeOwedWait() -> Bool { exchange(&owesWait, with: false) }
+    /// Whether there may be something to post now that the handler is not being called. A wait may be owed; and when the handler
+    /// has been called with bytes that no posted read has brought, there is one more look before the next wait: what came
+    /// meanwhile needs no packet. (I5.9)
+    mutating func isDue(afterDelivery: Bool) -> Bool {
+        let isOwed = exchange(&owesWait, with: false)
+        guard afterDelivery, posted == 0, !isWaiting else { return isOwed }
+        isReadable = true
+        return true
+    }
 
     // MARK: Slots
 
@@ -266,9 +273,9 @@ struct OrderedReceiver: ~Copyable {
 
     /// A slot goes home. Its loan ends, whatever there is of it. (I5.5)
     private mutating func sendHome(
-        _ slot: Chunk, _ end: some ReceivingEnd, _ policy: any ReceivePolicy
+        _ slot: Chunk, _ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?
     ) {
-        policy.release(slot)
+        policy?.release(slot)
         if slots === slot {
             slots = slot.nextSlot
         } else {
@@ -297,8 +304,9 @@ struct OrderedReceiver: ~Copyable {
 
     /// The policy has served the slot that was in its line: it is asked again, and finds the charge. If nothing is to be posted
     /// any more the slot goes home.
-    mutating func granted(_ slot: Chunk, _ end: some ReceivingEnd, _ policy: any ReceivePolicy, mayWait: Bool)
-    {
+    mutating func granted(
+        _ slot: Chunk, _ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?, mayWait: Bool
+    ) {
         precondition(inLine === slot, "granted without having been in a line")
         inLine = nil
         slot.place = .held
@@ -306,7 +314,7 @@ struct OrderedReceiver: ~Copyable {
     }
 
     /// Asks for the buffers of posted reads back, and for the slot in the line. Held ones keep theirs until they come home.
-    mutating func callOff(_ end: some ReceivingEnd, _ policy: any ReceivePolicy) {
+    mutating func callOff(_ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?) {
         var slot = slots
         while let next = slot {
             if next.place == .posted { end.cancel(next) }
@@ -315,15 +323,15 @@ struct OrderedReceiver: ~Copyable {
         leaveLine(end, policy)
     }
 
-    private mutating func leaveLine(_ end: some ReceivingEnd, _ policy: any ReceivePolicy) {
+    private mutating func leaveLine(_ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?) {
         // One that has been served already comes back with its grant.
-        guard let slot = inLine, policy.withdraw(slot) else { return }
+        guard let slot = inLine, policy?.withdraw(slot) == true else { return }
         inLine = nil
         sendHome(slot, end, policy)
     }
 
     /// The connection is over: nothing is posted any more, and what is pending comes back.
-    mutating func stop(_ end: some ReceivingEnd, _ policy: any ReceivePolicy) {
+    mutating func stop(_ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?) {
         hasStopped = true
         leaveLine(end, policy)
     }
@@ -333,11 +341,4 @@ struct OrderedReceiver: ~Copyable {
     mutating func resume(_ reason: PauseReasons) { pauses.subtract(reason) }
 
     var isPaused: Bool { !pauses.isEmpty }
-}
-
-/// The policy of this chapter: every slot is posted, with memory of its own.
-final class PooledReceives: ReceivePolicy {
-    func plan(_ slot: Chunk, _ need: ReceiveNeed) -> ReceivePlan { .read(slot.memory) }
-
-    func release(_ slot: Chunk) {}
 }

@@ -57,6 +57,14 @@ struct OrderedSender: ~Copyable {
         if ticket == nil { next = next.next }
     }
 
+    /// Whether a chain may be posted without a stop: nothing waits, and it has no ticket.
+    mutating func passes(_ contexts: Int, _ ticket: SendTicket?) -> Bool {
+        guard ticket == nil, window.expected == next, window.pass() else { return false }
+        pending += contexts
+        next = next.next
+        return true
+    }
+
     /// The next in order: a chain, or nothing where a ticket was given up; nil while it is missing.
     mutating func takeNext() -> Chunk?? { window.takeNext() }
 

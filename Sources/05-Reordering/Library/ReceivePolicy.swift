@@ -2,7 +2,8 @@
 ///
 /// A connection has a number of *slots*: chunks that bytes can be read into. A slot is at home, or posted, or in the policy's
 /// line, or held: by the window, the handler, who keeps it, a send. The connection asks wherever it could post: the policy
-/// lends the buffer, and answers for what that costs. Chapter 05's own lends memory of the pool; chapter 07's has a budget.
+/// lends the buffer, and answers for what that costs. Without a policy each slot is posted with memory of its
+/// chunk; chapter 07's has a budget.
 public protocol ReceivePolicy: AnyObject, Sendable {
     /// What the next bytes are waited for with. Under the connection's lock, which is held until the answer is carried out:
     /// short, no post, no call into any connection.

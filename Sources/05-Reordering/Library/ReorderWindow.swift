@@ -79,6 +79,13 @@ public struct ReorderWindow<Element>: ~Copyable {
     /// Whether the next expected element is there.
     public var hasNext: Bool { head != nil }
 
+    /// The next expected element goes by without having been inside. False when there are others inside.
+    public mutating func pass() -> Bool {
+        guard count == 0 else { return false }
+        expected = expected.next
+        return true
+    }
+
     /// Takes the next expected element out; nil while it is missing, whatever else is there.
     public mutating func takeNext() -> Element? {
         guard let element = head.take() else { return nil }

@@ -95,12 +95,7 @@ extension StreamConnection {
     /// What is added to the hub's sums when it is over.
     var totals: (WindowCounters, Traffic, ReadCounters) {
         lock.locked {
-            let reads = receiver.counters
-            return (
-                windowNow, counted,
-                ReadCounters(
-                    reads: Int(reads.reads), waits: Int(reads.waits), vainWaits: Int(reads.vainWaits))
-            )
+            (windowNow, counted, ReadCounters(receiver.counters))
         }
     }
 }

@@ -138,22 +138,23 @@ extension StreamConnection {
             if contexts > 0 { giveBack(chain) }
             throw error
         }
-        place(chain, contexts, ticket)
+        // Most have no ticket and find nothing that waits: they need no place.
+        if sender.passes(contexts, ticket) { postAll(chain) } else { place(chain, contexts, ticket) }
         leave()
     }
 
     /// Under the lock: puts a chain of chunks, or a ticket given up, to its place, and posts every send whose turn it is.
     private func place(_ chain: Chunk?, _ contexts: Int, _ ticket: SendTicket?) {
         sender.insert(chain, contexts, ticket)
-        while let next = sender.takeNext() { postAll(next) }
+        while let next = sender.takeNext() { next.map(postAll) }
     }
 
     /// Under the lock: posts a chain. When the connection is over, it only goes home.
-    func postAll(_ chain: Chunk?) {
-        var next = chain
+    func postAll(_ chain: Chunk) {
+        var next = chain.following.take()
+        post(sending: chain)
         while let chunk = next {
-            next = chunk.following
-            chunk.following = nil
+            next = chunk.following.take()
             post(sending: chunk)
         }
     }
@@ -161,7 +162,7 @@ extension StreamConnection {
     /// Under the lock.
     private func post(sending chunk: Chunk) {
         guard reason == nil else { return recycle(chunk, isSent: false) }
-        chunk.connection = self
+        if !chunk.isSlot { chunk.connection = self }
         sender.wasPosted()
         Recorder.label(chunk.identity, chunk.isSlot ? "back \(chunk.number)" : "send")
         do throws(SystemError) {

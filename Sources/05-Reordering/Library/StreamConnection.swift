@@ -134,7 +134,8 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     public override func handle(_ packet: Packet, _ error: SystemError?) {
         // Nothing else is posted under this key.
         let operation = unsafeDowncast(packet.operation!, to: StreamOperation.self)
-        if let chunk = operation.chunk {
+        if operation.isChunk {
+            let chunk = unsafeDowncast(operation, to: Chunk.self)
             if packet.isPosted { granted(chunk) } else { completed(chunk, packet.bytes, packet.errorCode) }
         } else {
             operation.connection = nil
@@ -198,9 +199,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
                 let token = chunk.token!
                 giveBack(chunk)
                 if !isDiscarding { withHandler { $0.sent(token, on: self) } }
-            } else if receiver.takeOwedWait() || hasDelivered {
-                if hasDelivered { receiver.lookAgain() }
-                hasDelivered = false
+            } else if receiver.isDue(afterDelivery: exchange(&hasDelivered, with: false)) {
                 receiver.replan(self, hub.receives, mayWait: true)
             } else if isOver {
                 announce()
@@ -277,7 +276,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         socket.close()
         receiver.stop(self, hub.receives)
         // They would wait for ever for those before them. (I5.7)
-        while let chain = sender.takeEarliest() { postAll(chain) }
+        while let chain = sender.takeEarliest() { chain.map(postAll) }
     }
 
     /// Nothing will come any more, and everything that came has been handed over. (I5.7)

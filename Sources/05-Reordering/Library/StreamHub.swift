@@ -13,7 +13,7 @@ public final class StreamHub: @unchecked Sendable {
     public let port: CompletionPort
     let options: Options
     let chunks: FreeList<Chunk>
-    let receives: any ReceivePolicy
+    let receives: (any ReceivePolicy)?
     /// The connections that stand, or are being made.
     let registry: ConnectionRegistry<StreamConnection>
     /// Those that only hear why they may not stay.
@@ -47,7 +47,7 @@ public final class StreamHub: @unchecked Sendable {
         else { throw SystemError.invalid("make a hub without room for a connection") }
         self.options = options
         port = try CompletionPort(concurrency: options.concurrency, options: options.port)
-        receives = options.receives ?? PooledReceives()
+        receives = options.receives
         registry = ConnectionRegistry(limit: options.maximumConnections)
         let capacity = options.chunkCapacity
         let each = options.pendingReads + options.maximumPendingSends
@@ -203,12 +203,12 @@ public final class StreamHub: @unchecked Sendable {
 
     /// Under the lock, so that the latest number comes last.
     private func tellCount() {
-        lock.locked { receives.connectionsAre(registry.count) }
+        lock.locked { receives?.connectionsAre(registry.count) }
         settle()
     }
 
     /// Lets the receive policy do what it may not do under a connection's lock.
-    func settle() { receives.settle { registry.snapshot() } }
+    func settle() { receives?.settle { registry.snapshot() } }
 
     /// Lets a worker look at a connection.
     func wake(_ connection: StreamConnection) {

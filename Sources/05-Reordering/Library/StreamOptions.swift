@@ -16,7 +16,7 @@ extension StreamHub {
         public var pendingReads = 2
         /// Bytes that fit into a chunk.
         public var chunkCapacity = 4096
-        /// What connections wait for bytes with; nil: reads into chunks of the pool, as many as there may be.
+        /// What connections wait for bytes with; nil: as many reads as there may be, each into memory of its chunk.
         public var receives: (any ReceivePolicy)?
         /// Connections at a time. One more is closed at once, and counted.
         public var maximumConnections = 12_000
@@ -101,6 +101,13 @@ public struct ReadCounters: Sendable, Equatable {
     public internal(set) var waits = 0
     /// Those of them after which there was nothing to be read.
     public internal(set) var vainWaits = 0
+
+    /// Nothing yet.
+    public init() {}
+
+    init(_ counters: OrderedReceiver.Counters) {
+        (reads, waits, vainWaits) = (Int(counters.reads), Int(counters.waits), Int(counters.vainWaits))
+    }
 
     mutating func add(_ other: ReadCounters) {
         reads += other.reads

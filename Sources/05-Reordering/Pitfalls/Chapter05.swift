@@ -15,5 +15,6 @@ public enum Chapter05 {
         ReorderWindowUnlocked.pitfall,
         PartialSend.pitfall,
         SendsInterleave.pitfall,
+        HubDropsFirstData.pitfall,
     ]
 }

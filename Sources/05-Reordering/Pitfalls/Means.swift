@@ -51,7 +51,7 @@ public final class Sink: StreamHandler {
 
 /// A hub for a scenario: chunks of a few bytes, and as many workers as may be held back.
 public func makeHub(
-    _ driver: DriverKind, reads: Int, workers: Int = 2, capacity: Int = 4,
+    _ driver: DriverKind?, reads: Int, workers: Int = 2, capacity: Int = 4,
     _ configure: (inout StreamHub.Options) -> Void = { _ in }
 ) throws(SystemError) -> StreamHub {
     var options = StreamHub.Options()

@@ -48,16 +48,20 @@ public final class PacketCollector: Sendable {
     /// Senders at a time.
     public let maximumClients: Int
     private let delivered: @Sendable (NumberedPacket) -> Void
+    private let placing: @Sendable (NumberedPacket) -> Void
     private let clients = Guarded<[UInt32: Client]>([:])
 
     /// A collector without senders.
     ///
-    /// - Parameter delivered: Called with every packet, once and in order, without a lock; for one sender by one worker
-    ///   at a time.
+    /// - Parameters:
+    ///   - placing: Called before a packet is put into its sender's window, with the lock held. For tests.
+    ///   - delivered: Called with every packet, once and in order, without a lock; for one sender by one worker at a time.
     public init(
         capacity: Int = 256, maximumClients: Int = 1024,
+        placing: @escaping @Sendable (NumberedPacket) -> Void = { _ in },
         delivered: @escaping @Sendable (NumberedPacket) -> Void
     ) {
+        self.placing = placing
         self.capacity = capacity
         self.maximumClients = maximumClients
         self.delivered = delivered
@@ -86,7 +90,7 @@ public final class PacketCollector: Sendable {
             }
             return clients[packet.client]
         }
-        guard let expected = client?.take(packet, delivered) else {
+        guard let expected = client?.take(packet, placing, delivered) else {
             throw SystemError(ENOBUFS, attempted: "take packet \(packet.number)")
         }
         return expected
@@ -104,9 +108,12 @@ private final class Client: @unchecked Sendable {
 
     var waiting: Int { lock.locked { window.count } }
 
-    func take(_ packet: NumberedPacket, _ deliver: (NumberedPacket) -> Void) -> SequenceNumber? {
+    func take(
+        _ packet: NumberedPacket, _ placing: (NumberedPacket) -> Void, _ deliver: (NumberedPacket) -> Void
+    ) -> SequenceNumber? {
         lock.lock()
         defer { lock.unlock() }
+        placing(packet)
         if window.insert(packet, packet.number) == .beyond { return nil }
         guard !isDraining else { return window.expected }
         isDraining = true
