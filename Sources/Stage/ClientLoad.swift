@@ -24,7 +24,7 @@ public struct ClientLoad: Sendable, Equatable {
     public var messageSize: Int
     /// How long the messages go on at most. The time begins when all clients are connected.
     public var duration: Duration
-    /// After so many round trips a client is through; `nil` leaves it to the time.
+    /// After so many round trips a client has done; `nil` leaves it to the time.
     public var roundTripsEach: Int?
     /// How long connecting may take in all.
     public var connectLimit: Duration

@@ -142,8 +142,7 @@ public struct Options: Sendable {
         let value = parts.count == 2 ? parts[1] : rest.removeFirst()
         if let fault = option.fault(value) { throw BadUsage("\(parts[0]): \(printable(value)) \(fault)") }
         if option.name == "pitfall" && !usage.pitfalls.contains(where: { $0.slug == value }) {
-            let known = usage.pitfalls.map(\.slug).joined(separator: ", ")
-            throw BadUsage("--pitfall: \(printable(value)) is none of \(known)")
+            throw BadUsage("--pitfall: \(printable(value)) is none of this chapter's; --help lists them")
         }
         values[option.name] = value
     }

@@ -98,7 +98,7 @@ extension Recording {
                 let life: Int
                 switch moment {
                 case .posted:
-                    // An operation has one life at a time; only a handler may post it again before it is through.
+                    // An operation has one life at a time; only a handler may post it again before its packet is handled.
                     for earlier in open[operation] ?? []
                     where operation != 0 && lives[earlier].last < .dequeued {
                         lives[earlier].ended = record.nanoseconds

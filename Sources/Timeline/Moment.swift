@@ -1,7 +1,7 @@
 /// The moments in the life of an operation, in the order in which they come.
 ///
 /// Between two moments lies what the drawings colour: *posted* until the kernel has the request, *pending* until
-/// the kernel is done, *queued* until a worker takes the packet, *handled* until the worker is through with it.
+/// the kernel is done, *queued* until a worker takes the packet, *handled* until the worker has done with it.
 public enum Moment: UInt8, Sendable, CaseIterable, Comparable {
     /// The operation was given to a driver. Nothing comes after it when the post is refused.
     case posted
@@ -11,7 +11,7 @@ public enum Moment: UInt8, Sendable, CaseIterable, Comparable {
     case queued
     /// A worker took the packet (Win32: `GetQueuedCompletionStatus` returned).
     case dequeued
-    /// The worker is through with the packet.
+    /// The worker has handled the packet.
     case handled
 
     /// The earlier moment of a life is the smaller one.

@@ -169,7 +169,7 @@ private final class Clients: @unchecked Sendable {
             count.accepted += 1
             return true
         }
-        try? listener.prepost(acceptance)
+        prepost(acceptance)
         guard isWelcome else { return connection.socket.close() }
         do throws(SystemError) {
             try connection.socket.setNoDelay()
@@ -204,6 +204,14 @@ private final class Clients: @unchecked Sendable {
         }
     }
 
+    private func prepost(_ acceptance: Acceptance) {
+        do throws(SystemError) {
+            try listener.prepost(acceptance)
+        } catch {
+            acceptFailed(acceptance, error)
+        }
+    }
+
     /// An accept that has failed, such as for want of a descriptor, is posted again after a pause. Not by a worker, whose
     /// clients would have to wait.
     private func acceptFailed(_ acceptance: Acceptance, _ error: SystemError) {
@@ -226,7 +234,7 @@ private final class Clients: @unchecked Sendable {
                 return isStopping ? [] : failed
             }
             if again.isEmpty { return }
-            for acceptance in again { try? listener.prepost(acceptance) }
+            for acceptance in again { prepost(acceptance) }
         }
     }
 

@@ -39,7 +39,11 @@ public enum ClosedWindow {
             let keepAlive = KeepAlive(idle: .seconds(60), unanswered: limit)
             let slow = try SlowReader(driver) { try keepAlive.apply(to: $0.server) }
             let table = slow.stand.table
-            // A second client dies while bytes are on their way to it.
+            // A second client is asked nothing, and has nothing to answer.
+            let quiet = try Pair()
+            try keepAlive.apply(to: quiet.server)
+            let unasked = try table.admit(quiet.server)
+            // A third one dies while bytes are on their way to it.
             let dead = try Pair()
             try keepAlive.apply(to: dead.server)
             let connection = try table.admit(dead.server)
@@ -55,13 +59,16 @@ public enum ClosedWindow {
             let isDeadOnly = connection.closeReason == .reset && table.counters.announced == 1
             let heard = slow.hear()
             return Observation(
-                happened: !isFound || !isDeadOnly || heard != slow.asked || taken < limit
+                happened: !isFound || !isDeadOnly || unasked.closeReason != nil || heard != slow.asked
+                    || taken < limit
                     || !slow.stand.finish(),
                 lines: [
                     "a client lost its cable with bytes on their way; found after \(readable(taken)): "
                         + "\(connection.closeReason?.description ?? "not")",
                     "another read nothing for twice the limit; then it read, and heard "
                         + (heard == slow.asked ? "every byte" : "\(heard) of \(slow.asked) bytes"),
+                    "a third was asked nothing all the time; it was closed: "
+                        + (unasked.closeReason?.description ?? "no"),
                 ])
         })
 

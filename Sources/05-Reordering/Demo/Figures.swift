@@ -159,7 +159,7 @@ func showPackets(_ options: Stage.Options, on terminal: Terminal) throws {
             arrived.locked { $0.append(UInt32(number)) }
             try lanes[Int.random(in: 0..<4, using: &random)].say(packet.bytes)
         }
-        // Never further ahead than the window: the next fifty when these are through.
+        // Never further ahead than the window: the next fifty when these have completed.
         let end = min(count, first + 50)
         guard eventually({ values.locked { $0.count } == end }) else { break }
     }

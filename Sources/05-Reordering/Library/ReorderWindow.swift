@@ -15,9 +15,9 @@ public struct ReorderWindow<Element>: ~Copyable {
     public private(set) var peak = 0
     /// The expected element, if it is there: it never has a place.
     private var head: Element?
-    // This window's alone, until `deinit`; nil until an element has to wait. As many as a power of two, so that the place of
-    // a number is the same before and after the numbers begin again. (I5.4)
-    private var places: UnsafeMutablePointer<Element?>?
+    // None until an element has to wait. As many as a power of two, so that the place of a number is the same before and
+    // after the numbers begin again. (I5.4)
+    private var places: [Element?] = []
 
     /// What became of an element that was put in.
     public enum Place: Sendable, Equatable {
@@ -38,18 +38,9 @@ public struct ReorderWindow<Element>: ~Copyable {
         expected = first
     }
 
-    deinit {
-        places?.deinitialize(count: room)
-        places?.deallocate()
-    }
-
     private var room: Int { 1 << (Int.bitWidth - (capacity - 1).leadingZeroBitCount) }
 
-    private func place(_ number: SequenceNumber, in places: UnsafeMutablePointer<Element?>)
-        -> UnsafeMutablePointer<Element?>
-    {
-        places + (Int(number.value) & (room - 1))
-    }
+    private func place(_ number: SequenceNumber) -> Int { Int(number.value) & (room - 1) }
 
     /// Puts an element in. Only `taken` has kept it.
     public mutating func insert(_ element: Element, _ number: SequenceNumber) -> Place {
@@ -60,20 +51,13 @@ public struct ReorderWindow<Element>: ~Copyable {
             if head != nil { return .duplicate }
             head = element
         } else {
-            let place = place(number, in: places ?? makePlaces())
-            if place.pointee != nil { return .duplicate }
-            place.pointee = element
+            if places.isEmpty { places = Array(repeating: nil, count: room) }
+            if places[place(number)] != nil { return .duplicate }
+            places[place(number)] = element
         }
         count += 1
         if count > peak { peak = count }
         return .taken
-    }
-
-    private mutating func makePlaces() -> UnsafeMutablePointer<Element?> {
-        let made = UnsafeMutablePointer<Element?>.allocate(capacity: room)
-        made.initialize(repeating: nil, count: room)
-        places = made
-        return made
     }
 
     /// Whether the next expected element is there.
@@ -91,16 +75,16 @@ public struct ReorderWindow<Element>: ~Copyable {
         guard let element = head.take() else { return nil }
         count -= 1
         expected = expected.next
-        if count > 0, let places { head = place(expected, in: places).pointee.take() }
+        if count > 0 { head = places[place(expected)].take() }
         return element
     }
 
     /// Gives up waiting: takes the earliest element that is there, and goes on behind it. Nil when there is none.
     public mutating func takeEarliest() -> Element? {
         guard count > 0 else { return nil }
-        while head == nil, let places {
+        while head == nil {
             expected = expected.next
-            head = place(expected, in: places).pointee.take()
+            head = places[place(expected)].take()
         }
         return takeNext()
     }

@@ -51,7 +51,7 @@ public enum OutOfOrderSend {
         let hub = try makeHub(driver, reads: 1)
         let sink = Sink()
         let connection = try hub.adopt(pair.server, handler: sink)
-        // The questions come in order. The first is the harder one: it is through when the third has been answered.
+        // The questions come in order. The first is the harder one: it is answered when the third has been answered.
         let isAnswered = Gate()
         let first = answer(UInt8(ascii: "1"), connection) { isAnswered.pass() }
         let second = answer(UInt8(ascii: "2"), connection) {}

@@ -37,7 +37,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     private var isFinishing = false
     private var finishWaits = false
 
-    /// Answers are sent when a chunk's messages are through, or when they are as many bytes as this.
+    /// Answers are sent when a chunk's messages have been handled, or when they are as many bytes as this.
     public static var standardBatch: Int { 16_384 }
     /// After an error so many bytes are thrown away while the client has not closed; then this side does.
     public static var discardLimit: Int { 1 << 20 }
@@ -279,7 +279,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         if failure != nil { connection.finish() }
     }
 
-    /// A send is through.
+    /// A send has completed.
     public func sent(_ token: Int, on connection: StreamConnection) {
         handler?.sent(token, on: self)
         flush()
