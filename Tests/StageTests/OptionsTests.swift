@@ -100,7 +100,10 @@ import Testing
                 "--address: \"localhost\" is no address in digits, such as 127.0.0.1 or ::1"
             ),
             (["--plain=yes"], "--plain takes no value; leave \"=\" out"),
-            (["--pitfall", "right-way"], "--pitfall: \"right-way\" is none of this chapter's; --help lists them"),
+            (
+                ["--pitfall", "right-way"],
+                "--pitfall: \"right-way\" is none of this chapter's; --help lists them"
+            ),
             (["slow"], "unknown word \"slow\"; there are: stress, quick"),
             (["quick", "a", "b"], "\"b\" is one word too many; --help shows what is accepted"),
             (
