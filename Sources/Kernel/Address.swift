@@ -53,6 +53,32 @@ public struct Address: Sendable, Hashable, CustomStringConvertible {
         return String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// The address as a number, the byte that is written first on top: IPv4's 32 bits, or IPv6's 128.
+    var number: UInt128 {
+        if !isIPv6 { return UInt128(UInt32(bigEndian: UInt32(truncatingIfNeeded: bytes.0))) }
+        return UInt128(UInt64(bigEndian: bytes.0)) << 64 | UInt128(UInt64(bigEndian: bytes.1))
+    }
+
+    /// The address that a number stands for, without a port.
+    init(number: UInt128, isIPv6: Bool) {
+        family = isIPv6 ? AF_INET6 : AF_INET
+        port = 0
+        let (upper, lower) = (UInt64(truncatingIfNeeded: number >> 64), UInt64(truncatingIfNeeded: number))
+        bytes =
+            isIPv6
+            ? (upper.bigEndian, lower.bigEndian)
+            : (UInt64(UInt32(truncatingIfNeeded: lower).bigEndian), 0)
+    }
+
+    /// The same, but for an IPv4 address in IPv6's clothes (`::ffff:10.0.0.1`), as a listener for both families reports
+    /// it: that is the IPv4 address itself. For comparisons, limits and text.
+    public var unmapped: Address {
+        guard isIPv6, number >> 32 == 0xffff else { return self }
+        var plain = Address(number: number, isIPv6: false)
+        plain.port = port
+        return plain
+    }
+
     /// As it is written beside a port: `127.0.0.1:80`, `[::1]:80`.
     public var description: String { isIPv6 ? "[\(host)]:\(port)" : "\(host):\(port)" }
 
