@@ -32,7 +32,7 @@ let chapters = [
         uses: ["CompletionPorts", "PrepostedAccepts", "Contexts", "Reordering"]),
     Chapter(
         folder: "08-FileTransfer", product: "08-file-transfer",
-        uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing"]),
+        uses: ["AsyncEvents", "CompletionPorts", "Contexts", "Reordering", "Framing", "LockedMemory"]),
     Chapter(
         folder: "09-WorkerPools", product: "09-worker-pools",
         uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "FileTransfer"]),
@@ -68,12 +68,12 @@ var targets: [Target] = [
         swiftSettings: strict),
     .executableTarget(
         name: "Bench",
-        // What chapter 02's tests explore, chapter 06's feed its reader with and chapter 10's end, `bench stress` does
-        // for longer.
+        // What chapter 02's tests explore, chapter 06's feed its reader with, chapter 08's put on one connection and
+        // chapter 10's end, `bench stress` does for longer.
         dependencies: foundation
             + [
-                "Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "WorkerPoolsPitfalls",
-                "ThreadPoolIOPitfalls",
+                "Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "FileTransferPitfalls",
+                "WorkerPoolsPitfalls", "ThreadPoolIOPitfalls",
             ]
             + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),

@@ -1,5 +1,6 @@
 import Contexts
 import FileTransfer
+import FileTransferPitfalls
 import Glibc
 import Kernel
 import Stage
@@ -20,6 +21,18 @@ enum FileStress {
             defer { tree.remove() }
             holds = try runLarge(driver, tree, terminal) && holds
             holds = try runSmall(driver, tree, terminal) && holds
+        }
+        return holds
+    }
+
+    /// Everything that chapters 05 to 08 add, on one connection at once, half a minute on each driver.
+    @Sendable static func composed(_ terminal: Terminal) throws -> Bool {
+        var holds = true
+        for driver in DriverKind.permitted {
+            let report = try Composed.run(driver, for: Stress.time(unlessTold: .seconds(30)))
+            terminal.say("\(driver): \(report)")
+            for fault in report.faults { terminal.say("  \(fault)") }
+            holds = report.faults.isEmpty && holds
         }
         return holds
     }

@@ -15,11 +15,12 @@ enum Stress {
         ("fuzz-framing", FramingStress.fuzz),
         ("adaptive", Tide.run),
         ("file-transfer", FileStress.run),
+        ("composed", FileStress.composed),
         ("pool-server", Pools.stressServer),
     ]
 
     /// Those that run for a time.
-    private static let timed = ["fuzz-framing", "adaptive"]
+    private static let timed = ["fuzz-framing", "adaptive", "composed"]
     private static let nanoseconds = Atomic<Int>(0)
 
     /// How long a stress runs that runs for a time.

@@ -58,6 +58,8 @@ public final class EchoServer: Sendable {
         }
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
+        // Set once: every accepted socket inherits it.
+        try listener.setNoDelay()
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
         try port.associate(listener, key: Key.listener)
         let clients = Clients(listener, port, options.maximumConnections)
@@ -172,7 +174,6 @@ private final class Clients: @unchecked Sendable {
         prepost(acceptance)
         guard isWelcome else { return connection.socket.close() }
         do throws(SystemError) {
-            try connection.socket.setNoDelay()
             try port.associate(connection.socket, key: Key.connection)
             try connection.socket.receive(connection, into: connection.memory)
         } catch {

@@ -50,6 +50,7 @@ public final class PrepostedServer: Sendable {
     public init(on address: Address = .loopback(), options: Options = Options()) throws(SystemError) {
         let listener = try Socket.listener(on: address)
         self.address = try listener.localAddress
+        try listener.setNoDelay()
         let port = try CompletionPort(concurrency: options.concurrency, options: options.port)
         try port.associate(listener, key: Key.listener)
         let clients = Clients(port, options.maximumConnections)
@@ -135,7 +136,6 @@ private final class Clients: @unchecked Sendable {
         guard isWelcome else { return connection.socket.close() }
         let first = arrival.firstData.count
         do throws(SystemError) {
-            try connection.socket.setNoDelay()
             // A socket that is used again belongs to the port already.
             if connection.socket.completionKey == nil {
                 try port.associate(connection.socket, key: Key.connection)

@@ -91,6 +91,7 @@ public final class StreamHub: @unchecked Sendable {
         handler: @escaping @Sendable (StreamConnection) -> any StreamHandler
     ) throws(SystemError) -> Address {
         let socket = try Socket.listener(on: address)
+        setOptions(of: socket)
         let actual = try socket.localAddress
         let pool = try AcceptPool(on: socket, options: options.accepts) { [self] arrival in
             arrived(arrival, admit(arrival.remote, arrival.local), handler)
@@ -142,6 +143,7 @@ public final class StreamHub: @unchecked Sendable {
     ) throws(SystemError) -> StreamConnection {
         try startClock()
         let socket = try Socket(boundTo: local ?? (address.isIPv6 ? .any6() : .any()))
+        setOptions(of: socket)
         let connection = StreamConnection(socket, self, registry, handler, remote: address)
         try take(connection)
         connection.setLimit(time, CloseReason(SystemError(ETIMEDOUT, attempted: "connect")))
@@ -155,6 +157,7 @@ public final class StreamHub: @unchecked Sendable {
     /// - Throws: ENOBUFS when there are too many, EBADF after `stop`; then the socket is closed.
     @discardableResult
     public func adopt(_ socket: Socket, handler: any StreamHandler) throws(SystemError) -> StreamConnection {
+        setOptions(of: socket)
         let connection = StreamConnection(
             socket, self, registry, local: try? socket.localAddress, remote: try? socket.remoteAddress)
         try take(connection)
@@ -176,10 +179,14 @@ public final class StreamHub: @unchecked Sendable {
             socket.close()
             throw error
         }
+        tellCount()
+    }
+
+    /// On a listener: every accepted socket inherits it. On Windows it does so only after `SO_UPDATE_ACCEPT_CONTEXT`.
+    private func setOptions(of socket: Socket) {
         // A client that is gone already will be noticed by its first read.
         try? socket.setNoDelay()
         try? options.keepAlive?.apply(to: socket)
-        tellCount()
     }
 
     // MARK: Out

@@ -110,18 +110,23 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// Sends a message by itself. From any thread, from `opened` on. What was replied in the handler's present call goes
     /// out at its end, and so behind this, unless `flush` comes first.
     ///
-    /// - Parameter token: If not nil, the handler is told when it has been handed to the system.
+    /// - Parameters:
+    ///   - ticket: Its place among the sends, from the stream's `takeTicket`: so answers that several threads work out
+    ///     leave in the order of what they answer. Nil for behind everything so far.
+    ///   - token: If not nil, the handler is told when it has been handed to the system.
     /// - Throws: ENOBUFS when too much is pending, EMSGSIZE when the codec cannot frame the message, EBUSY while messages
-    ///   are refused, EBADF after `close`, ESHUTDOWN after `finish`.
-    public func send(_ message: RawSpan, token: Int? = nil) throws(SystemError) {
+    ///   are refused, EBADF after `close`, ESHUTDOWN after `finish`. A ticket stays good.
+    public func send(_ message: RawSpan, ticket: SendTicket? = nil, token: Int? = nil) throws(SystemError) {
         if refusesMessages { throw SystemError(EBUSY, attempted: "send a message") }
-        try send(message, tagged: tag, token: token)
+        try send(message, tagged: tag, ticket: ticket, token: token)
     }
 
     /// The same for a handler around the program's own: with this byte in front, and whether messages are refused or not.
-    public func send(_ message: RawSpan, tagged tag: UInt8?, token: Int? = nil) throws(SystemError) {
+    public func send(
+        _ message: RawSpan, tagged tag: UInt8?, ticket: SendTicket? = nil, token: Int? = nil
+    ) throws(SystemError) {
         try framed(message, tag) { bytes, connection throws(SystemError) in
-            try connection.send(bytes, token: token)
+            try connection.send(bytes, ticket: ticket, token: token)
         }
     }
 
