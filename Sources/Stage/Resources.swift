@@ -26,6 +26,12 @@ public enum Resources {
         return Int(clamping: limit.rlim_cur)
     }
 
+    /// Whether the system permits this process so many descriptors: in a container it may be 1,024. A test that needs more
+    /// asks first, and is skipped visibly.
+    public static func permitsDescriptors(_ count: Int) -> Bool {
+        raiseDescriptorLimit(atLeast: count) >= count
+    }
+
     /// How many clients fit into the limit of descriptors, at most as many as wanted.
     /// - Parameter each: the descriptors that a client takes in this process: 2 when client and server share it, 1
     ///   when the clients are in a child process.

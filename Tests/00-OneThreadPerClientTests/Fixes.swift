@@ -6,7 +6,10 @@ import Testing
 @Suite("Chapter 00: what does not go wrong any more", .serialized)
 struct Chapter00OneThreadPerClientFixes {
     // I0.2
-    @Test("thread-per-client: the number of threads stays, from 1 to 1,000 clients", arguments: names)
+    @Test(
+        "thread-per-client: the number of threads stays, from 1 to 1,000 clients",
+        .enabled(if: Resources.permitsDescriptors(2_500), "the system permits fewer than 2,500 descriptors"),
+        arguments: names)
     func threadPerClient(driver: String) async {
         await #expect(processExitsWith: .success) { [driver] in
             let seen = try pitfall("thread-per-client").fixed(try #require(DriverKind(rawValue: driver)))
