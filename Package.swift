@@ -38,7 +38,7 @@ let chapters = [
         uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "FileTransfer"]),
     Chapter(
         folder: "10-ThreadPoolIO", product: "10-thread-pool-io",
-        uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Framing"]),
+        uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Framing", "WorkerPools"]),
 ]
 
 let strict: [SwiftSetting] = [

@@ -10,14 +10,35 @@ extension CompletionPort {
     /// - Parameter timeout: How long to wait at most; nil waits for ever, zero not at all.
     ///
     /// Win32 counterpart: `GetQueuedCompletionStatus`.
-    public func dequeue(timeout: Duration? = nil) -> Dequeued {
-        let deadline = timeout == nil ? .never : Deadline.after(timeout)
+    public func dequeue(timeout: Duration? = nil) -> Dequeued { dequeue(until: .after(timeout)) }
+
+    /// The same, with a moment on the clock: for who knows it already.
+    public func dequeue(until deadline: Deadline) -> Dequeued {
         let worker = arrive()
         let outcome = wait(worker, until: deadline)
         guard case .ready(let handed) = outcome else {
             return depart(worker, outcome) == .closed ? .closed : .timedOut
         }
-        let packet = handed ?? queue.popFirst()!
+        return take(handed ?? queue.popFirst()!, worker)
+    }
+
+    /// Takes a packet that is queued already. Nil when this worker would have to wait for one: then the driver has not been
+    /// asked either. For who has something to put in order before it waits.
+    ///
+    /// Win32 counterpart: none; `GetQueuedCompletionStatus` with a time-out of zero comes near.
+    public func dequeueNow() -> Dequeued? {
+        let worker = arrive()
+        if turnsWithoutKernel > 0, isLookDue { lookIntoDriver() }
+        guard mayTake else {
+            _ = depart(worker, .timedOut)
+            return nil
+        }
+        return take(queue.popFirst()!, worker)
+    }
+
+    /// With the lock, which it gives back: the packet is this worker's.
+    @inline(__always)
+    private func take(_ packet: Packet, _ worker: Worker) -> Dequeued {
         leave(worker, taking: 1)
         settle(packet)
         Recorder.mark(.dequeued, packet.operation?.identity ?? 0)
@@ -95,12 +116,18 @@ extension CompletionPort {
 
     // MARK: Waiting
 
+    /// With the lock: whether there is a packet, and the limit lets one more worker have it.
+    @inline(__always)
+    private var mayTake: Bool {
+        !queue.isEmpty && (running + promised.count < concurrency || isClosed)
+    }
+
     /// With the lock, before and after: waits until there is a packet that this worker may take.
     private func wait(_ worker: Worker, until deadline: Deadline) -> Outcome {
         if turnsWithoutKernel > 0, isLookDue { lookIntoDriver() }
         var hasWaited = false
         while true {
-            if !queue.isEmpty, running + promised.count < concurrency || isClosed {
+            if mayTake {
                 guard let newer = parked.top, newer.ticket > worker.ticket, !isClosed else {
                     return .ready(nil)
                 }

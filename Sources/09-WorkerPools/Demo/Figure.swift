@@ -54,7 +54,7 @@ struct Figure {
         <text class="head" x="636" y="84">job queue</text>
         <rect class="queued" x="636" y="98" width="108" height="22" rx="5"/><text class="in" x="644" y="114">\(jobs.added) jobs</text>
         <text class="small" x="636" y="150">at most \(jobs.peak) waited</text>
-        <text class="small" x="636" y="168">bounded, and a share</text>
+        <text class="small" x="636" y="168">bounded; a share</text>
         <text class="small" x="636" y="186">for each client</text>
 
         <rect class="box" x="810" y="56" width="130" height="170" rx="8"/>

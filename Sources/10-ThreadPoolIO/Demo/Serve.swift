@@ -4,16 +4,17 @@ import Kernel
 import Stage
 import ThreadPoolIO
 import Timeline
+import WorkerPools
 
 /// `--serve PORT`: shows what clients say, and sends what is typed to all of them, until `Exit` or a signal.
 ///
-/// No thread of the pool writes to the screen, which may block for as long as its reader likes: lines go through a queue
-/// to a thread of their own, and when that is full the oldest is dropped and counted.
+/// No thread of the pool writes to the screen, which may block for as long as its reader likes: lines go through chapter
+/// 09's queue to a thread of their own, and when that is full the oldest is dropped and counted.
 func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     let interrupt = Interrupt()
     let isRecorded = options.has(.svg) || options.has(.trace)
     if isRecorded { Recorder.start() }
-    let screen = Screen(terminal)
+    let screen = try MessageQueue { line in terminal.say(String(line.dropLast())) }
     var choices = PoolServer.Options()
     choices.pool = poolOptions(options)
     if let clients = options.clients { choices.maximumConnections = clients }
@@ -47,7 +48,7 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     screen.say(
         "clients: \(counters.accepted), refused: \(counters.refused), open at the end: \(open); lines: \(counters.lines)"
     )
-    screen.end()
+    let missing = screen.stop()
     if isRecorded {
         try options.save(
             Recorder.stop(), title: "The server of chapter 10",
@@ -55,54 +56,5 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     }
     let left = server.pool.counters
     terminal.claim("no thread and no client is left", holds: left.threads == 0 && counters.connections == 0)
-}
-
-/// Lines on their way to the screen. Saying one never waits for the screen.
-private final class Screen: @unchecked Sendable {
-    private let terminal: Terminal
-    private let monitor = Monitor()
-    private static let capacity = 1_000
-    // Under the monitor.
-    private var lines: [String] = []
-    private var dropped = 0
-    private var isEnding = false
-    private var thread: Kernel.Thread?
-
-    init(_ terminal: Terminal) {
-        self.terminal = terminal
-        thread = startThread("screen") { [self] in run() }
-    }
-
-    func say(_ line: String) {
-        monitor.locked {
-            if lines.count == Screen.capacity {
-                lines.removeFirst()
-                dropped += 1
-            }
-            lines.append(line)
-            monitor.signal()
-        }
-    }
-
-    /// Shows what is left, and ends.
-    func end() {
-        monitor.locked {
-            isEnding = true
-            monitor.signal()
-        }
-        thread?.join()
-    }
-
-    private func run() {
-        while true {
-            let (batch, missing, isOver) = monitor.locked { () -> ([String], Int, Bool) in
-                while lines.isEmpty, !isEnding { monitor.wait() }
-                defer { (lines, dropped) = ([], 0) }
-                return (lines, dropped, lines.isEmpty)
-            }
-            if missing > 0 { terminal.say("… \(missing) lines not shown") }
-            for line in batch { terminal.say(line) }
-            if isOver { return }
-        }
-    }
+    if missing > 0 { terminal.say("\(missing) lines were not shown: the screen takes nothing") }
 }

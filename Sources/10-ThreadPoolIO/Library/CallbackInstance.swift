@@ -8,14 +8,16 @@ import Kernel
 public final class CallbackInstance: @unchecked Sendable {
     /// The pool whose thread this is.
     public let pool: ThreadPool
-    /// Whose callback is running. The thread's own.
+    /// Whose callback runs on the thread, or has returned and its account is still open. The thread's own.
     var object: PoolObject?
-    private var events: [Event] = []
-    /// Until when the thread waits; nil while it runs a callback. Written by the thread, under the pool's monitor.
+    // Written by the thread, under the pool's monitor.
+    /// Whether there is such a callback.
+    var isBusy = false
+    /// Until when the thread waits; nil while it does not.
     var sleepsUntil: Deadline?
-    // The thread's own: the calls of timers that it has taken and will post, and how long it has had nothing to do. The
-    // clock is not asked for each callback: what counts is whether there was one since the last look at it.
-    var due: [PoolObject.Call] = []
+    // The thread's own: how long it has had nothing to do. The clock is not asked for each callback: what counts is
+    // whether there was one since the last look at it.
+    private var events: [Event] = []
     var idleEnd: Deadline
     var hasWorked = false
 

@@ -70,23 +70,17 @@ extension ThreadPool {
 
     // MARK: A thread's life
 
-    /// Waits for packets, at most until the nearest timer is due or it has idled for too long.
+    /// Takes packets as long as there are some. Before it waits it closes its account and looks at the timers.
     private func work(_ number: Int) {
         let instance = CallbackInstance(self)
         CallbackInstance.current = instance
-        monitor.locked {
-            instances.append(instance)
-            look(instance)
-        }
+        monitor.locked { instances.append(instance) }
         while true {
-            // Posted rather than called here: so the limit holds for timers, too, and they run side by side.
-            for call in instance.due { post(call) }
-            switch port.dequeue(until: instance.sleepsUntil ?? .now) {
+            switch port.dequeueNow() ?? waitForPacket(instance) {
             case .completed(let packet), .failed(let packet, _):
                 handle(packet, instance)
             case .timedOut:
                 if instance.idles(for: options.idleTime), end(instance, number, ifIdle: true) { return }
-                monitor.locked { look(instance) }
             case .closed:
                 _ = end(instance, number, ifIdle: false)
                 return
@@ -94,10 +88,30 @@ extension ThreadPool {
         }
     }
 
-    /// Under the monitor: a thread is about to wait. It takes what is due, and will be back when more is.
-    private func look(_ instance: CallbackInstance) {
-        instance.due = timers.takeDue()
-        instance.sleepsUntil = min(timers.next, instance.idleEnd)
+    /// Waits for a packet, at most until the nearest timer is due or the thread has idled for too long.
+    private func waitForPacket(_ instance: CallbackInstance) -> Dequeued {
+        let (due, deadline, isLast) = monitor.locked {
+            closeAccount(instance)
+            let due = timers.takeDue()
+            let deadline = min(timers.next, instance.idleEnd)
+            instance.sleepsUntil = deadline
+            return (due, deadline, isOver)
+        }
+        instance.object = nil
+        if isLast { port.close() }
+        // Posted rather than called here: so the limit holds for timers, too, and they run side by side.
+        for call in due { post(call) }
+        return port.dequeue(until: deadline)
+    }
+
+    /// Under the monitor: if a callback of this thread has returned, it is over now.
+    private func closeAccount(_ instance: CallbackInstance) {
+        guard instance.isBusy else { return }
+        instance.isBusy = false
+        count.waiting += 1
+        count.running -= 1
+        count.callbacks += 1
+        instance.object?.end()
     }
 
     /// The thread ends; false when it has only been idle, and is needed all the same.
@@ -122,7 +136,6 @@ extension ThreadPool {
 
     // MARK: Packets
 
-    /// Afterwards the thread has looked what comes next.
     private func handle(_ packet: Packet, _ instance: CallbackInstance) {
         // Asked before: the callback may let the operation go.
         let identity = packet.operation?.identity ?? 0
@@ -138,45 +151,35 @@ extension ThreadPool {
             let binding = Unmanaged<Binding>.fromOpaque(pointer).takeUnretainedValue()
             run(instance, nil, epoch: 0) { binding.callback(packet, packet.error) }
         } else {
-            monitor.locked {
-                if packet.isPosted { isWaking = false } else { count.strays += 1 }
-                look(instance)
-            }
+            // An empty packet only woke this thread: it is about to look at the timers.
+            monitor.locked { if packet.isPosted { isWaking = false } else { count.strays += 1 } }
         }
     }
 
     /// Runs a callback, unless it has been cancelled. For that time this thread does not wait: another one does, and
-    /// knows of the next timer.
+    /// knows of the next timer. Its account stays open until the thread has the next packet, or is about to wait: so the
+    /// monitor is taken once for each callback, and not twice.
     private func run(
         _ instance: CallbackInstance, _ object: PoolObject?, epoch: Int, _ callback: () -> Void
     ) {
-        instance.hasWorked = true
-        let (isWanted, needsSpare, needsWake) = monitor.locked {
-            if let object, !object.begin(epoch) {
-                look(instance)
-                return (false, false, false)
-            }
+        let (isWanted, due, needsSpare, needsWake) = monitor.locked {
+            closeAccount(instance)
             instance.sleepsUntil = nil
+            let due = timers.takeDue()
+            if let object, !object.begin(epoch) { return (false, due, false, mustWake()) }
+            (instance.isBusy, instance.hasWorked) = (true, true)
             count.waiting -= 1
             count.running += 1
-            return (true, reserveSpare(), mustWake())
+            return (true, due, reserveSpare(), mustWake())
         }
+        // The last one goes here, without the monitor: what goes with it is the program's.
+        instance.object = isWanted ? object : nil
+        for call in due { post(call) }
         if needsSpare { startSpare() }
         if needsWake { wake() }
         guard isWanted else { return }
-        instance.object = object
         callback()
-        instance.object = nil
         instance.setEvents()
-        let isLast = monitor.locked {
-            count.waiting += 1
-            count.running -= 1
-            count.callbacks += 1
-            object?.end()
-            look(instance)
-            return isOver
-        }
-        if isLast { port.close() }
     }
 
     // MARK: Timers
@@ -203,11 +206,5 @@ extension ThreadPool {
     func post(_ call: PoolObject.Call) {
         // The port closes when nothing is outstanding: if it is closed, this call has been cancelled.
         try? port.post(bytes: call.epoch, key: call.key, operation: call.object)
-    }
-}
-
-extension CompletionPort {
-    fileprivate func dequeue(until deadline: Deadline) -> Dequeued {
-        dequeue(timeout: deadline.isNever ? nil : .nanoseconds(Int64(clamping: deadline.remaining)))
     }
 }
