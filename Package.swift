@@ -39,6 +39,9 @@ let chapters = [
     Chapter(
         folder: "10-ThreadPoolIO", product: "10-thread-pool-io",
         uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Framing", "WorkerPools"]),
+    Chapter(
+        folder: "12-ManyPorts", product: "12-many-ports",
+        uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "FileTransfer"]),
 ]
 
 let strict: [SwiftSetting] = [
@@ -68,12 +71,12 @@ var targets: [Target] = [
         swiftSettings: strict),
     .executableTarget(
         name: "Bench",
-        // What chapter 02's tests explore, chapter 06's feed its reader with, chapter 08's put on one connection and
-        // chapter 10's end, `bench stress` does for longer.
+        // What chapter 02's tests explore, chapter 06's feed its reader with, chapter 08's put on one connection, chapter
+        // 10's end and chapter 12's move, `bench stress` does for longer.
         dependencies: foundation
             + [
                 "Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "FileTransferPitfalls",
-                "WorkerPoolsPitfalls", "ThreadPoolIOPitfalls",
+                "WorkerPoolsPitfalls", "ThreadPoolIOPitfalls", "ManyPortsPitfalls",
             ]
             + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),

@@ -49,7 +49,7 @@ enum Connections {
     }
 
     /// Clients on this thread: a few at a time connect and speak, then each hears its message and closes.
-    private static func load(_ server: Address, seconds: Double) throws -> (count: Int, perSecond: Double) {
+    static func load(_ server: Address, seconds: Double) throws -> (count: Int, perSecond: Double) {
         let message = UnsafeMutableRawBufferPointer.allocate(byteCount: messageSize, alignment: 16)
         defer { message.deallocate() }
         message.initializeMemory(as: UInt8.self, repeating: 7)

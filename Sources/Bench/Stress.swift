@@ -17,6 +17,7 @@ enum Stress {
         ("file-transfer", FileStress.run),
         ("composed", FileStress.composed),
         ("pool-server", Pools.stressServer),
+        ("moves", PortMoves.run),
     ]
 
     /// Those that run for a time.

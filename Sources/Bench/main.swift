@@ -25,6 +25,10 @@ let parts: [(name: String, help: String)] = [
     ("worker-pools", "whom a computation holds up, a second logical worker, and what a job costs"),
     ("thread-pool", "chapter 10: jobs beside a plain pool, and how punctual 10,000 timers are"),
     (
+        "many-ports",
+        "chapter 12: one port and several with as many workers, one listener and one for each port"
+    ),
+    (
         "stress",
         "what is too heavy for the tests, with a verdict: "
             + "stress [\(Stress.all.map(\.name).joined(separator: "|"))]"
@@ -69,6 +73,7 @@ do {
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
         if part == "all" || part == "thread-pool" { try Pools.measure(into: &figures) }
+        if part == "all" || part == "many-ports" { try PortFigures.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
@@ -87,6 +92,7 @@ Pools.compare(&figures)
 PendingReads.compare(&figures)
 ReceiveModes.compare(&figures)
 WorkerPoolFigures.compare(&figures)
+PortFigures.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

@@ -46,15 +46,20 @@ public final class Socket: Handle, @unchecked Sendable {
     ///
     /// - Parameters:
     ///   - address: Port 0 takes any free one; read it back with `localAddress`.
+    ///   - isShared: Whether other sockets that say the same may listen at the same address. The system then chooses one of
+    ///     them for each client, by a hash of both addresses. (Windows' `SO_REUSEADDR` is something else.)
     ///   - backlog: Connections that wait to be accepted, at most; the system may have a lower limit (`somaxconn`). Beyond
     ///     it a client's request is dropped, and its system tries again. (Windows refuses it.)
     /// - Throws: EADDRINUSE when somebody listens there; EADDRNOTAVAIL when it is no address of this machine, or no port is
     ///   left; EACCES; EMFILE when no descriptor is left.
-    public static func listener(on address: Address, backlog: Int = 4096) throws(SystemError) -> Socket {
+    public static func listener(
+        on address: Address, isShared: Bool = false, backlog: Int = 4096
+    ) throws(SystemError) -> Socket {
         let socket = Socket(descriptor: try open(address), kind: .listener)
         // So that a server can be started again while its old connections are still winding down. On Windows this option
         // lets others take the port; there a server sets `SO_EXCLUSIVEADDRUSE`.
         try socket.set(SOL_SOCKET, SO_REUSEADDR, 1)
+        if isShared { try socket.set(SOL_SOCKET, SO_REUSEPORT, 1) }
         try socket.bind(to: address)
         let descriptor = socket.state.pointee.descriptor
         _ = try check("listen on \(address)") { Glibc.listen(descriptor, Int32(clamping: backlog)) }

@@ -45,6 +45,11 @@ struct Stop: Sendable {
         Stop(
             number: "10", title: "Thread-pool I/O", product: "10-thread-pool-io",
             sight: "threads that come with the work, blocked callbacks, and a server that ends well"),
+        Stop(
+            number: "12", title: "Many ports", product: "12-many-ports",
+            sight:
+                "eight busy clients on one of two ports; then even, then apart; a connection that changes its lane"
+        ),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

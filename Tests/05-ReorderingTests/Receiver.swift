@@ -76,6 +76,13 @@ private final class ScriptedEnd: ReceivingEnd {
         run()
     }
 
+    func cancelWait() {
+        guard let place = pending.firstIndex(where: { $0 == nil }) else { return }
+        pending.remove(at: place)
+        packets.append((nil, 0, ECANCELED))
+        run()
+    }
+
     func takeSlot() -> Chunk? { chunks.take() }
     func returnSlot(_ slot: Chunk) { chunks.giveBack(slot) }
 }

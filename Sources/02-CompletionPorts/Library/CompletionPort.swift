@@ -36,7 +36,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
 
     // MARK: What the lock guards
 
-    let lock = Lock()
+    package let lock = Lock()
     // I2.2: in the order in which they came.
     var queue = CircularQueue<Packet>(capacity: 256)
     /// Workers that count against the limit.

@@ -21,10 +21,11 @@ public final class WorkerGroup: Sendable {
     ///   - count: At least 1. Windows' rule of thumb is two for each processor or more, so that blocked ones are replaced.
     ///   - batch: The most packets that a worker takes at a time. More than 1 saves time with short handlers; but what
     ///     a worker has taken waits for it, also when it blocks.
+    ///   - name: What the threads are called, in front of their numbers.
     ///   - report: Told of every error that a handler threw.
     /// - Throws: EINVAL for no workers at all; EAGAIN when the system allows no more threads.
     public init(
-        _ count: Int, on port: CompletionPort, batch: Int = 1,
+        _ count: Int, on port: CompletionPort, batch: Int = 1, named name: String = "worker",
         report: @escaping @Sendable (any Error) -> Void = { _ in }, handler: @escaping Handler
     ) throws(SystemError) {
         guard count > 0 else { throw SystemError.invalid("start a group of \(count) workers") }
@@ -35,8 +36,8 @@ public final class WorkerGroup: Sendable {
         for number in 1...count {
             do throws(SystemError) {
                 started.append(
-                    try Kernel.Thread("worker \(number)") {
-                        Recorder.nameThread("worker \(number)")
+                    try Kernel.Thread("\(name) \(number)") {
+                        Recorder.nameThread("\(name) \(number)")
                         WorkerGroup.work(port, batch, failures, handler)
                     })
             } catch {

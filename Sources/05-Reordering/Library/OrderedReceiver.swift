@@ -13,6 +13,8 @@ protocol ReceivingEnd {
     func readNow(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int?
     /// Asks for a posted read back. Its packet says whether the bytes were quicker.
     func cancel(_ slot: Chunk)
+    /// Asks for the receive without a buffer back.
+    func cancelWait()
     /// A chunk from the pool; nil when so many are out as may be.
     func takeSlot() -> Chunk?
     /// Back to the pool.
@@ -32,6 +34,8 @@ public struct PauseReasons: OptionSet, Sendable {
     public static let program = PauseReasons(rawValue: 1)
     /// Too much is waiting to be sent.
     public static let sends = PauseReasons(rawValue: 2)
+    /// The connection is being brought to rest: chapter 12 moves it then.
+    static let rest = PauseReasons(rawValue: 8)
 }
 
 /// The receiving side of a connection: which reads are posted, under which numbers, and what has come of them.
@@ -89,7 +93,10 @@ struct OrderedReceiver: ~Copyable {
     }
 
     /// Nothing will come any more, and everything that came has been taken out. (I5.7)
-    var isIdle: Bool { posted == 0 && !isWaiting && inLine == nil && window.count == 0 }
+    var isIdle: Bool { isQuiet && window.count == 0 }
+
+    /// Nothing is posted, and no packet is under way. What came before may still be in the window.
+    var isQuiet: Bool { posted == 0 && !isWaiting && inLine == nil }
 
     /// Something is to be taken out.
     var hasNext: Bool { window.hasNext || waitFailure != 0 && window.expected == next }
@@ -216,7 +223,8 @@ struct OrderedReceiver: ~Copyable {
     private mutating func put(_ slot: Chunk, _ bytes: Int, _ failure: Int32, isGap: Bool = false) {
         slot.place = isGap ? .gap : .held
         (slot.count, slot.failure) = (bytes, failure)
-        if slot.number != window.expected {
+        // Gaps come in the order of the asking; they keep nobody waiting.
+        if slot.number != window.expected, !isGap {
             counters.early &+= 1
             Recorder.note("read \(slot.number) came before read \(window.expected)", of: slot.identity)
         }
@@ -321,6 +329,13 @@ struct OrderedReceiver: ~Copyable {
             slot = next.nextSlot
         }
         leaveLine(end, policy)
+    }
+
+    /// Posts nothing more, and asks for everything that is posted back: it is quiet when the packets are here.
+    mutating func comeToRest(_ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?) {
+        pause(.rest)
+        callOff(end, policy)
+        if isWaiting { end.cancelWait() }
     }
 
     private mutating func leaveLine(_ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?) {

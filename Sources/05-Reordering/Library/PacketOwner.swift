@@ -18,7 +18,7 @@ open class PacketOwner: @unchecked Sendable {
 
     /// Gives a packet to its owner.
     @inline(__always)
-    static func handle(_ packet: Packet, _ error: SystemError?) {
+    package static func handle(_ packet: Packet, _ error: SystemError?) {
         guard let address = UnsafeRawPointer(bitPattern: packet.key) else {
             (packet.operation as? HubTask)?.completed(packet.bytes, error)
             return

@@ -26,10 +26,10 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     var receiver: OrderedReceiver
     var sender: OrderedSender
     /// The operation of a connect, and after it of the waits: it has no number.
-    private var signal: StreamOperation?
+    private(set) var signal: StreamOperation?
     private var local: Address?
     /// A worker is handing things to the handler. Whoever comes meanwhile leaves what it has in the window. (I5.2)
-    private var isDraining = false
+    private(set) var isDraining = false
     /// It does not stand yet: its handler is being made, or its connect is pending.
     private var isBeginning = true
     private(set) var isOpen = false
@@ -40,7 +40,15 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// This side has closed it, so nothing is handed to the handler any more.
     private var isDiscarding = false
     private var isAnnounced = false
-    var counted = Traffic()
+    /// Where its packets go.
+    var currentPort: CompletionPort
+    /// Packets that are on their way to have a worker look at it.
+    private var wakes = 0
+    /// What happens as soon as nothing of it is under way; see `rest`.
+    var atRest: Rest?
+    /// How many want it to stay with its port.
+    var stays = 0
+    package var counted = Traffic()
     /// Set before anybody else has a reference.
     var isRegistered = false
     /// When it is closed, and why then: for a connect, and for an end, that take too long. In nanoseconds; 0 for never.
@@ -55,6 +63,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         self.registry = registry
         self.handler = handler
         self.local = local
+        currentPort = hub.port
         remoteAddress = remote
         receiver = OrderedReceiver(limit: hub.options.pendingReads, first: hub.options.firstNumber)
         sender = OrderedSender(limit: hub.options.maximumPendingSends, returns: hub.options.pendingReads)
@@ -62,8 +71,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
 
     deinit { if isRegistered { registry.released() } }
 
-    /// Where its packets go. Other handles that belong to this connection, such as files, go there too.
-    public var port: CompletionPort { hub.port }
+    /// Where its packets go. Other handles that belong to this connection, such as files, go there too. Chapter 12 gives
+    /// it another one; who has such handles says `stay` first.
+    public var port: CompletionPort { lock.locked { currentPort } }
 
     /// The address of this end, for ever; nil before `opened`.
     public var localAddress: Address? { lock.locked { local } }
@@ -121,7 +131,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     }
 
     /// Under the lock: the one operation without a number. While it is pending it keeps this connection.
-    private func signalOperation() -> StreamOperation {
+    func signalOperation() -> StreamOperation {
         let operation = signal ?? StreamOperation()
         signal = operation
         operation.connection = self
@@ -140,7 +150,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         } else {
             operation.connection = nil
             if packet.isPosted {
-                look()
+                wakeCame()
             } else if operation.kind == .connect {
                 connected(error)
             } else {
@@ -178,8 +188,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     }
 
     /// Something has been left here that a worker has to see to.
-    func look() {
+    func wakeCame() {
         lock.lock()
+        wakes -= 1
         drain()
     }
 
@@ -203,12 +214,32 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
                 receiver.replan(self, hub.receives, mayWait: true)
             } else if isOver {
                 announce()
+            } else if isAtRest {
+                return goOnFromRest()
             } else {
                 break
             }
         }
         isDraining = false
         lock.unlock()
+    }
+
+    /// Nothing of it is under way, and somebody waits for that.
+    private var isAtRest: Bool {
+        atRest != nil && wakes == 0 && reason == nil && receiver.isQuiet && sender.posted == 0
+    }
+
+    /// With the lock, and returns without it, in the middle of handing over: what has waited for it is done. What comes
+    /// after that is for the workers of the port that the connection has then.
+    private func goOnFromRest() {
+        if let afterwards = endRest(true) {
+            lock.unlock()
+            afterwards()
+            lock.lock()
+        }
+        isDraining = false
+        replan()
+        leave()
     }
 
     /// Under the lock, and returns with it: calls the handler without it.
@@ -273,6 +304,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     func shut(_ reason: CloseReason) {
         guard self.reason == nil else { return }
         self.reason = reason
+        _ = endRest(false)
         socket.close()
         receiver.stop(self, hub.receives)
         // They would wait for ever for those before them. (I5.7)
@@ -298,42 +330,14 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// With the lock, and returns without it: for those who are no worker, or in the middle of a call. What there is to
     /// hand over is handed over by a worker.
     func leave() {
-        let isNeeded = !isDraining && (receiver.hasNext || !sender.completed.isEmpty || isOver)
-        lock.unlock()
-        if isNeeded { hub.wake(self) }
+        if !isDraining, receiver.hasNext || !sender.completed.isEmpty || isOver || isAtRest {
+            wakes += 1
+            let port = currentPort
+            lock.unlock()
+            hub.wake(self, at: port)
+        } else {
+            lock.unlock()
+        }
         hub.settle()
     }
-}
-
-extension StreamConnection: ReceivingEnd {
-    func post(_ slot: Chunk) throws(SystemError) {
-        Recorder.label(slot.identity, "read \(slot.number)")
-        hub.options.probe?.numbered(slot)
-        try socket.receive(slot, into: slot.buffer!)
-    }
-
-    func postWait() throws(SystemError) {
-        let operation = signalOperation()
-        Recorder.label(operation.identity, "wait")
-        do throws(SystemError) {
-            try socket.receive(operation, into: UnsafeMutableRawBufferPointer(start: nil, count: 0))
-        } catch {
-            operation.connection = nil
-            throw error
-        }
-    }
-
-    func readNow(into buffer: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int? {
-        try socket.tryReceive(into: buffer)
-    }
-
-    func cancel(_ slot: Chunk) { socket.cancel(slot) }
-
-    func takeSlot() -> Chunk? {
-        let slot = hub.chunks.take()
-        slot?.connection = self
-        return slot
-    }
-
-    func returnSlot(_ slot: Chunk) { hub.chunks.giveBack(slot) }
 }

@@ -56,7 +56,9 @@ public final class StreamHub: @unchecked Sendable {
             maximumFree: options.maximumFreeChunks,
             maximumInUse: isBeyond ? .max : all + Parting.maximum * options.pendingReads
         ) { Chunk(capacity: capacity) }
-        workers = try WorkerGroup(options.workers, on: port, batch: options.batch) { packet, error in
+        workers = try WorkerGroup(
+            options.workers, on: port, batch: options.batch, named: options.workerName
+        ) { packet, error in
             PacketOwner.handle(packet, error)
         }
     }
@@ -168,12 +170,16 @@ public final class StreamHub: @unchecked Sendable {
     /// Takes a connection in: from here on it is announced and released. If it cannot be, its socket is closed.
     private func take(_ connection: StreamConnection) throws(SystemError) {
         let socket = connection.socket
+        let choice = connection.registry === partings ? nil : options.ports
         do throws(SystemError) {
             if lock.locked({ isStopping }) { throw SystemError.closed("take a connection in") }
-            try port.associate(socket, key: connection.key)
+            // Nobody else has a reference yet.
+            if let choice { connection.currentPort = choice.port(for: connection) }
+            try connection.currentPort.associate(socket, key: connection.key)
             try connection.registry.insert(connection, as: connection.id)
             connection.isRegistered = true
         } catch {
+            choice?.ended(connection)
             // Who has sent words already might lose the answer to them, and there is none.
             if connection.registry === partings { try? socket.setAbortiveClose() }
             socket.close()
@@ -200,6 +206,7 @@ public final class StreamHub: @unchecked Sendable {
             past.reads.add(reads)
             return isStopping ? [] : self.listeners
         }
+        if connection.registry !== partings { options.ports?.ended(connection) }
         connection.registry.remove(connection.id, reason)
         tellCount()
         for listener in listeners { listener.pool.descriptorClosed() }
@@ -217,16 +224,17 @@ public final class StreamHub: @unchecked Sendable {
     /// Lets the receive policy do what it may not do under a connection's lock.
     func settle() { receives?.settle { registry.snapshot() } }
 
-    /// Lets a worker look at a connection.
-    func wake(_ connection: StreamConnection) {
+    /// Lets a worker look at a connection, which has counted this.
+    func wake(_ connection: StreamConnection, at port: CompletionPort) {
         let operation = StreamOperation()
         operation.connection = connection
         // A port that is closed has no worker who could: then it is done here.
-        if (try? port.post(key: connection.key, operation: operation)) == nil { connection.look() }
+        if (try? port.post(key: connection.key, operation: operation)) == nil { connection.wakeCame() }
     }
 
-    /// Brings a slot that a policy has served to a worker.
+    /// Brings a slot that a policy has served to a worker. Until it is there, the connection stays with its port.
     func wake(_ connection: StreamConnection, _ slot: Chunk) {
+        let port = connection.port
         if (try? port.post(key: connection.key, operation: slot)) == nil { connection.granted(slot) }
     }
 

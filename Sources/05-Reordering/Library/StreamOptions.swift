@@ -31,6 +31,10 @@ extension StreamHub {
         public var keepAlive: KeepAlive? = KeepAlive()
         /// The port's own choices, the driver among them.
         public var port = CompletionPort.Options()
+        /// Which port a new connection's packets go to; nil: the hub's own.
+        public var ports: (any PortChoice)?
+        /// What the workers are called in a recording.
+        package var workerName = "worker"
         /// The number of each connection's first read: a demonstration may begin near the end of the circle.
         package var firstNumber = SequenceNumber(0)
         /// Looks on. For demonstrations and tests.
@@ -124,6 +128,15 @@ public enum Admission: Sendable {
     case refuse([UInt8])
     /// It is reset.
     case drop
+}
+
+/// Says which port a new connection's packets go to, where there are several: chapter 12 has them. Any thread may call it,
+/// several at once.
+public protocol PortChoice: AnyObject, Sendable {
+    /// The port for a connection that is about to be taken in. Without a lock.
+    func port(for connection: StreamConnection) -> CompletionPort
+    /// It is over, or has not been taken in. The last that is heard of it.
+    func ended(_ connection: StreamConnection)
 }
 
 /// A listener: the packets of its accepts are for its pool.

@@ -48,6 +48,9 @@ struct FileReceiver {
         limits = options.limits
     }
 
+    /// A file is being made, or is on its way.
+    var isBusy: Bool { making != nil || current != nil }
+
     /// All of a file is here, and it is not yet told that it is.
     var isKeeping: Bool { current.map { $0.state.phase != .receiving } ?? false }
 

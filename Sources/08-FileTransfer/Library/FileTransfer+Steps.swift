@@ -15,9 +15,18 @@ extension FileTransfer {
         if let link {
             if service.options.refusesMessages { link.refusesMessages = sender.isBusy }
             if hasEnded { link.delayFinish(receiver.isKeeping || !outbox.isEmpty) }
+            keepPort(link.stream)
         }
         lock.unlock()
         for step in later { step() }
+    }
+
+    /// Under the lock: the packets of a file under way come to the connection's port, so the connection stays there.
+    private func keepPort(_ stream: StreamConnection?) {
+        let isNeeded = sender.isBusy || receiver.isBusy
+        guard isNeeded != keepsPort, let stream else { return }
+        keepsPort = isNeeded
+        if isNeeded { stream.stay() } else { stream.mayGo() }
     }
 
     /// Under the lock, so that time goes one way: tells the halves the time. A clock may have looked earlier.

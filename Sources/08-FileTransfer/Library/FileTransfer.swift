@@ -30,6 +30,7 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
     var outbox: [TransferMessage] = []
     var saidOfOutbox = 0
     var isHoldingBack = false
+    var keepsPort = false
     var inFlight = 0
     var inner: (any FrameHandler<LengthPrefixed>)?
 
