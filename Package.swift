@@ -42,6 +42,9 @@ let chapters = [
     Chapter(
         folder: "12-ManyPorts", product: "12-many-ports",
         uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "FileTransfer"]),
+    Chapter(
+        folder: "13-AsyncAwait", product: "13-async-await",
+        uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "ThreadPoolIO"]),
 ]
 
 let strict: [SwiftSetting] = [

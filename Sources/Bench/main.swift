@@ -29,6 +29,10 @@ let parts: [(name: String, help: String)] = [
         "chapter 12: one port and several with as many workers, one listener and one for each port"
     ),
     (
+        "async-await",
+        "chapter 13: the same echo as a handler and as a task, with 64 and with 1,000 connections"
+    ),
+    (
         "stress",
         "what is too heavy for the tests, with a verdict: "
             + "stress [\(Stress.all.map(\.name).joined(separator: "|"))]"
@@ -74,6 +78,9 @@ do {
         if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
         if part == "all" || part == "thread-pool" { try Pools.measure(into: &figures) }
         if part == "all" || part == "many-ports" { try PortFigures.measure(seconds: perLoad, into: &figures) }
+        if part == "all" || part == "async-await" {
+            try AsyncEchoes.measure(seconds: perLoad, into: &figures)
+        }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
@@ -93,6 +100,7 @@ PendingReads.compare(&figures)
 ReceiveModes.compare(&figures)
 WorkerPoolFigures.compare(&figures)
 PortFigures.compare(&figures)
+AsyncEchoes.compare(&figures)
 
 terminal.heading("Medians")
 terminal.table(["what", "median", "unit", "spread"], figures.rows())

@@ -50,6 +50,9 @@ struct Stop: Sendable {
             sight:
                 "eight busy clients on one of two ports; then even, then apart; a connection that changes its lane"
         ),
+        Stop(
+            number: "13", title: "async/await", product: "13-async-await",
+            sight: "one server in three forms, a cancel that loses no byte, and a tree of tasks that ends"),
     ]
 
     /// A chapter's number, if this is one of its names: `2`, `02` or `02-completion-ports`. Any other word stays.

@@ -61,6 +61,35 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.7
+    @Test("a handler may give back in its last moment what it keeps", arguments: DriverKind.permitted)
+    func lastMoment(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 2)
+            try hub.adopt(pair.server, handler: Keeper())
+            try pair.client.say("kept")
+            #expect(eventually { hub.counters.traffic.bytesReceived == 4 })
+            try pair.client.abort()
+            // Nobody but the connection has the handler: it goes when the connection is over.
+            #expect(eventually { hub.counters.released == 1 && hub.counters.chunks.inUse == 0 })
+            #expect(hub.stop())
+        }
+    }
+
+    /// Gives the chunks that it has kept back when it goes itself.
+    private final class Keeper: StreamHandler, @unchecked Sendable {
+        // One call at a time.
+        private var kept: [Chunk] = []
+
+        func received(_ chunk: Chunk, on connection: StreamConnection) {
+            chunk.keep()
+            kept.append(chunk)
+        }
+
+        deinit { for chunk in kept { chunk.giveBack() } }
+    }
+
     // I5.6
     @Test(
         "what comes behind an open ticket waits for it; one that is given up is passed over",

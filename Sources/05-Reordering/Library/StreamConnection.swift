@@ -319,12 +319,16 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// Under the lock, and returns with it: the last call of the handler.
     private func announce() {
         isAnnounced = true
-        let (reason, last) = (reason!, handler)
-        handler = nil
+        let reason = reason!
         lock.unlock()
-        last?.closed(self, reason)
+        tell(reason)
         hub.remove(self, reason)
         lock.lock()
+    }
+
+    /// Without the lock: whatever goes with the handler, such as a chunk that it keeps, may need it.
+    private func tell(_ reason: CloseReason) {
+        lock.locked { handler.take() }?.closed(self, reason)
     }
 
     /// With the lock, and returns without it: for those who are no worker, or in the middle of a call. What there is to
