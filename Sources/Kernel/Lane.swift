@@ -114,10 +114,13 @@ enum HandleStates {
     // One list for each kind of handle.
     nonisolated(unsafe) private static var free: (StatePointer?, StatePointer?, StatePointer?)
     private static let perSlab = 32
-    /// Bytes of a state with its two lanes: two lines of the processor's cache.
-    private static let size = 128
-    /// Where the lanes begin.
-    static let lanes = 80
+    /// Bytes of a state with its two lanes, in whole lines of the processor's cache: two of them, and three on arm64, where a
+    /// mutex is larger.
+    @inline(__always) private static var size: Int {
+        (lanes + 2 * MemoryLayout<Lane>.stride + 63) & ~63
+    }
+    /// Where the lanes begin. Known to the compiler: nothing is computed for a packet.
+    @inline(__always) static var lanes: Int { MemoryLayout<HandleState>.stride }
 
     private static func withFree<Result>(_ kind: HandleKind, _ body: (inout StatePointer?) -> Result)
         -> Result
@@ -149,8 +152,6 @@ enum HandleStates {
     }
 
     private static func addSlab(to free: inout StatePointer?) {
-        precondition(MemoryLayout<HandleState>.size <= lanes)
-        precondition(2 * MemoryLayout<Lane>.stride <= size - lanes)
         let slab = UnsafeMutableRawPointer.allocate(byteCount: size * perSlab, alignment: 64)
         for index in 0..<perSlab {
             let place = slab + size * index
