@@ -68,6 +68,8 @@ var targets: [Target] = [
     .testTarget(
         name: "StageTests", dependencies: foundation + ["Stage", "CKernel"], swiftSettings: strict),
     .testTarget(name: "BookTests", dependencies: ["Tour", "Stage"], swiftSettings: strict),
+    // For Windows: elsewhere it says so, and ends.
+    .executableTarget(name: "TakingItHome", swiftSettings: strict),
     // The tour runs the demonstrations as programs of their own; as dependencies they are built along with it.
     .executableTarget(
         name: "Tour", dependencies: ["Stage"] + chapters.map { .target(name: $0.module + "Demo") },
@@ -87,6 +89,7 @@ var targets: [Target] = [
 var products: [Product] = [
     .executable(name: "tour", targets: ["Tour"]),
     .executable(name: "bench", targets: ["Bench"]),
+    .executable(name: "taking-it-home", targets: ["TakingItHome"]),
     // A package of your own may build on a chapter: it depends on this one by version, and names the modules it uses.
     .library(name: "Kernel", targets: ["Kernel"]),
     .library(name: "Timeline", targets: ["Timeline"]),
