@@ -111,7 +111,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
             let lane = state.lane(.outward)
             lane.pointee.ready = true
             if lane.pointee.pending.head != nil {
-                tryHead(state, lane, &completed)
+                tryHeadAndUnlock(state, lane, &completed)
                 state.lock()
             }
         }
@@ -121,6 +121,6 @@ final class EpollDriver: Driver, @unchecked Sendable {
             // The end, or an urgent byte: an attempt that gets less than it asked for has not got everything.
             if !readiness.isDisjoint(with: .moreThanBytes) { lane.pointee.ended = true }
         }
-        tryHead(state, lane, &completed)
+        tryHeadAndUnlock(state, lane, &completed)
     }
 }

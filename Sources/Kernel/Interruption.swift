@@ -3,6 +3,9 @@ import Glibc
 /// A walk along one lane makes so many steps, and then it is the others' turn: a connection that always has something
 /// would keep its driver for as long as it has.
 struct Walk {
+    let state: StatePointer
+    let lane: LanePointer
+    let descriptor: Int32
     /// What came of the first operation, if somebody else has carried it out.
     var known: Attempt?
     /// Whether the first operation can still be refused, since its poster has not been told anything.
@@ -22,15 +25,23 @@ struct Walk {
     /// As many pieces are sent by a thread that has others to serve: head, a piece of the file, tail. The rest of a
     /// longer one, or the next ones, are a helper's.
     static let piecesAtMost = 3
+
+    /// Under the lock, and gives it back: nobody walks along this lane any more.
+    @inline(__always)
+    func leaveAndUnlock() {
+        lane.pointee.busy = false
+        state.closeIfWanted()
+        state.unlock()
+    }
 }
 
 extension Driver {
     /// Under the lock of a lane that this thread walks, and returns without it: leaves the lane for now. Somebody who
     /// comes to the driver goes on, and somebody who waits there is woken for it. A helper goes on itself, when it has
     /// served those who wait for one.
-    final func interrupt(
-        _ next: Unmanaged<Overlapped>, _ state: StatePointer, _ lane: LanePointer, _ walk: borrowing Walk
-    ) {
+    func interruptAndUnlock(_ next: Unmanaged<Overlapped>, _ walk: borrowing Walk) {
+        let (state, lane) = (walk.state, walk.lane)
+        state.assertHeld()
         if walk.onHelper {
             state.unlock()
             return next._withUnsafeGuaranteedRef { helpers.run($0, self) }
@@ -71,7 +82,7 @@ extension Driver {
             let lane = state.lane(direction)
             lane.pointee.isInterrupted = false
             if let driver = state.pointee.driver {
-                driver.tryHead(state, lane, &completed)
+                driver.tryHeadAndUnlock(state, lane, &completed)
             } else {
                 state.unlock()
             }

@@ -101,6 +101,8 @@ extension UnsafeMutablePointer where Pointee == HandleState {
     // Valid for ever: states are never given back.
     @inline(__always) func lock() { pthread_mutex_lock(&pointee.mutex) }
     @inline(__always) func unlock() { pthread_mutex_unlock(&pointee.mutex) }
+    /// In debug builds: stops the program when this thread does not hold the lock.
+    @inline(__always) func assertHeld() { assert(pointee.mutex.__data.__owner == Thread.currentID) }
     // Right behind the state, see `HandleStates`.
     @inline(__always) func lane(_ direction: Direction) -> LanePointer {
         (UnsafeMutableRawPointer(self) + HandleStates.lanes).assumingMemoryBound(to: Lane.self)

@@ -26,6 +26,10 @@ public struct Lock: ~Copyable, @unchecked Sendable {
     /// Gives the lock back.
     @inlinable public func unlock() { pthread_mutex_unlock(mutex) }
 
+    /// In debug builds: stops the program when the calling thread does not hold the lock. (The mutex knows who does.)
+    @inline(__always)
+    public func assertHeld() { assert(mutex.pointee.__data.__owner == Thread.currentID) }
+
     /// Holds the lock while `body` runs.
     @inlinable @inline(__always)
     public func locked<Result, Failure: Error>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result

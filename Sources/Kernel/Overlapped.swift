@@ -99,8 +99,8 @@ open class Overlapped: @unchecked Sendable {
     /// The handle is kept open for as long as the operation is pending: a reference of its own.
     final var holder: Unmanaged<Handle>?
     final var destination: Unmanaged<CompletionTarget>?
-    /// The ring that carries the operation out, while it does. The kernel then keeps the descriptor alive itself.
-    final var ring: URingDriver?
+    /// The driver whose ring carries the operation out, while it does. The kernel then keeps the descriptor alive itself.
+    final var ring: Driver?
     /// What only some operations carry, made with the first of it: a plain receive or send stays small.
     final var rare: Extras?
 
@@ -203,4 +203,28 @@ open class Signal: @unchecked Sendable {
     open func reset() {}
     /// An operation that carries this signal completed. Its results are readable. Must not post it again in here.
     open func set() {}
+}
+
+extension Overlapped {
+    /// Under the lock of the handle in whose lane the operation was: writes the result down, and where it goes.
+    @inline(__always)
+    final func finish(_ state: StatePointer, bytes: Int, code: Int32) {
+        state.assertHeld()
+        result = bytes
+        self.code = code == 0 ? 0 : state.note(code)
+        if operation == .disconnect { state.pointee.isBecomingFresh = false }
+        // An accept that waited for first data belongs to its listener, not to the connection that it waited on.
+        let isElsewhere = phase == 1 && operation == .accept && handle?.state != state
+        let home = isElsewhere ? handle!.state : state
+        if isElsewhere {
+            home.lock()
+            handle!.awaitingFirstData[ObjectIdentifier(self)] = nil
+            (rare?.other as? Socket)?.comeHome()
+        }
+        key = home.pointee.key
+        destination = home.pointee.target.map(Unmanaged.passUnretained)
+        if let routineTarget { destination = Unmanaged.passUnretained(routineTarget) }
+        if suppressesPacket { destination = nil }
+        if isElsewhere { home.unlock() }
+    }
 }

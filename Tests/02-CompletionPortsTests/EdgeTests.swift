@@ -188,4 +188,41 @@ import Testing
             pair.server.close()
         }
     }
+
+    @Test(
+        "edge: dequeueNow takes what is queued, within the limit, and neither waits nor asks the driver",
+        arguments: DriverKind.permitted)
+    func now(_ driver: DriverKind) throws {
+        try verify { complaints in
+            let port = try makePort(1, driver)
+            let pair = try Pair()
+            try port.associate(pair.server, key: 1)
+            let request = Request()
+            complaints.expect(port.dequeueNow() == nil, "nothing is queued")
+            try port.post(key: 7)
+            try port.post(key: 8)
+            guard case .completed(let first)? = port.dequeueNow() else {
+                return complaints.expect(false, "what is queued is taken")
+            }
+            complaints.equal(first.key, 7)
+            // This thread runs, and the limit is 1.
+            let other = Gate()
+            let thread = startThread("other") { if port.dequeueNow() == nil { other.open() } }
+            thread.join()
+            complaints.expect(other.isOpen, "the limit holds")
+            guard case .completed(let second)? = port.dequeueNow() else {
+                return complaints.expect(false, "who asks again has left its place")
+            }
+            complaints.equal(second.key, 8)
+            try pair.server.receive(request, into: request.memory)
+            try pair.client.say("here")
+            complaints.expect(port.dequeueNow() == nil, "and nobody has asked the driver")
+            complaints.equal(request.text(try port.next().bytes), "here")
+            try port.post(key: 9)
+            port.close()
+            if case .completed(let last)? = port.dequeueNow() { complaints.equal(last.key, 9) }
+            complaints.expect(port.dequeueNow() == nil, "closed and empty")
+            pair.server.close()
+        }
+    }
 }

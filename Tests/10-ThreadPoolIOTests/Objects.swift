@@ -6,6 +6,18 @@ import Synchronization
 import Testing
 import ThreadPoolIO
 
+/// What a callback holds, and what asks the pool when it goes.
+private final class Held: Sendable {
+    private let pool: ThreadPool
+    private let gone: Gate
+    init(_ pool: ThreadPool, _ gone: Gate) { (self.pool, self.gone) = (pool, gone) }
+    deinit {
+        _ = pool.counters
+        gone.open()
+    }
+    func touch() {}
+}
+
 @Suite("Chapter 10: the pool and its objects", .serialized)
 struct Chapter10ThreadPoolIOObjects {
     @Test(
@@ -190,6 +202,24 @@ struct Chapter10ThreadPoolIOObjects {
             #expect(!returned.isSet)
             gate.open()
             #expect(eventually { returned.isSet })
+            try pool.closeAndWait()
+        }
+    }
+
+    @Test("what a callback held goes without the pool's lock, also when the thread has its next packet")
+    func heldObjects() async throws {
+        try await onAThread {
+            let pool = try pool(minimum: 1, maximum: 1)
+            let gone = [Gate(), Gate()]
+            for gate in gone {
+                let held = Held(pool, gate)
+                try pool.submit { _ in held.touch() }
+            }
+            // One that locks itself out is not asked for its end.
+            guard gone.allSatisfy({ $0.pass(within: .seconds(10)) }) else {
+                Issue.record("an object went under the pool's lock")
+                return
+            }
             try pool.closeAndWait()
         }
     }

@@ -6,6 +6,11 @@ import Synchronization
 import Testing
 import ThreadPoolIO
 
+/// A callback's own object: set before it is submitted, and taken away when it is over.
+private final class Own: @unchecked Sendable {
+    var work: PoolWork?
+}
+
 @Suite("Chapter 10: timers and waits", .serialized)
 struct Chapter10ThreadPoolIOTimes {
     @Test("I10.4: 10,000 timers over a second, none early and each once, however busy the machine is")
@@ -64,6 +69,26 @@ struct Chapter10ThreadPoolIOTimes {
             try early.set(after: .milliseconds(5))
             #expect(near.pass())
             #expect(late.isSet && far.value == 0)
+            try pool.closeAndWait()
+        }
+    }
+
+    @Test("I10.4: a thread that always finds the next packet looks at the timers all the same")
+    func alwaysBusy() async throws {
+        try await onAThread {
+            let (pool, fired) = (try pool(minimum: 1, maximum: 1), Gate())
+            // Two that go round: when one is called, the other is queued.
+            let own = Own()
+            let again = PoolWork(pool) { _ in
+                if !fired.isOpen { try? own.work?.submit() }
+            }
+            own.work = again
+            for _ in 0..<2 { try again.submit() }
+            try PoolTimer(pool) { _ in fired.open() }.set(after: .milliseconds(20))
+            #expect(fired.pass())
+            fired.open()
+            try again.waitForCallbacks()
+            own.work = nil
             try pool.closeAndWait()
         }
     }

@@ -39,6 +39,10 @@ import Testing
         expectNone(checkImports(.here))
     }
 
+    @Test("no room of Kernel knows what it should not") func kernelRooms() {
+        expectNone(checkRooms(.here))
+    }
+
     @Test("broken types live under Pitfalls only") func brokenTypes() {
         expectNone(checkBrokenTypes(.here))
     }

@@ -35,7 +35,7 @@ private let dictionary = "Tutorials/dictionary.md"
 @Suite("The checks themselves") struct CheckTests {
     static let checks: [@Sendable (Project) -> [String]] = [
         checkListings, checkLinks, checkSlugs, checkShape, checkInvariants, checkLayout, checkTableOfContents,
-        checkSizes, checkImports, checkBrokenTypes, checkDictionary, checkDrawings,
+        checkSizes, checkImports, checkRooms, checkBrokenTypes, checkDictionary, checkDrawings,
     ]
 
     @Test("no check has anything to say about a project in order", arguments: checks.indices)
@@ -155,6 +155,14 @@ private let dictionary = "Tutorials/dictionary.md"
     static let inCode = [
         Plant(checkSizes, in: library, "queue()", becomes: many(300), says: "more than 260"),
         Plant(checkSizes, in: library, "queue()", becomes: many(940), says: "more than 935"),
+        Plant(
+            checkSizes, in: "Sources/Kernel/Ring.swift", "let room = 1", becomes: many(300),
+            says: "Sources/Kernel/Ring.swift: 302 lines"),
+        Plant(
+            checkRooms, in: "Sources/Kernel/Lock.swift", "false", becomes: "Handle()",
+            says: "System may not know Handles"),
+        Plant(
+            checkRooms, in: "Sources/Kernel/Handle.swift", "Driver?", becomes: "Ring?", says: "names Ring"),
         Plant(
             checkImports, in: "Package.swift", "uses", becomes: ".package(url", says: "a package dependency"),
         Plant(

@@ -83,12 +83,12 @@ func checkTableOfContents(_ project: Project) -> [String] {
     return complaints
 }
 
-/// Library files stay within their limits.
+/// Files of the libraries and of Kernel stay within their limits.
 func checkSizes(_ project: Project) -> [String] {
     var complaints: [String] = []
-    for chapter in project.chapters {
+    func lines(below folder: String) -> Int {
         var total = 0
-        for file in project.swift(below: "Sources/\(chapter.folder)/Library") {
+        for file in project.swift(below: folder) {
             let lines = (project.files[file] ?? "").lines.map(\.trimmed).count {
                 !$0.isEmpty && !$0.hasPrefix("//")
             }
@@ -97,6 +97,11 @@ func checkSizes(_ project: Project) -> [String] {
                 complaints.append("\(file): \(lines) lines, more than \(LibraryLimit.linesInAFile)")
             }
         }
+        return total
+    }
+    _ = lines(below: "Sources/Kernel")
+    for chapter in project.chapters {
+        let total = lines(below: "Sources/\(chapter.folder)/Library")
         let limit = LibraryLimit.exceptions[chapter.number] ?? LibraryLimit.linesInAChapter
         if total > limit {
             complaints.append("\(chapter)'s library: \(total) lines, more than \(limit)")

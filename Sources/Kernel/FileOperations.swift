@@ -1,0 +1,81 @@
+import Glibc
+
+/// The way of an operation on a file. Its names tell what they do with the lock, as in Walking.swift.
+extension Driver {
+    /// The same for a file. What may have to wait for the disk goes to a helper, or into the ring, whose kernel knows as
+    /// well which reads need no disk.
+    func beginFileAndUnlock(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
+    ) -> Int32 {
+        let isBehindAnother = lane.pointee.busy
+        // The system lets one write into a file at a time: behind another, whoever posts would stand in line there.
+        let isAlone = lane.pointee.pending.head?.toOpaque() == Unmanaged.passUnretained(operation).toOpaque()
+        if operation.operation == .write, !startsBlindly { lane.pointee.busy = true }
+        let descriptor = state.pointee.descriptor
+        state.unlock()
+        // Whoever is writing this file comes to this write, too.
+        if isBehindAnother { return 0 }
+        var outcome = isAlone ? operation.attemptWriteToMemory(descriptor) : nil
+        if outcome == nil {
+            if carry(operation, state, lane) { return 0 }
+            outcome = operation.attemptReadFromMemory(descriptor)
+        }
+        guard let outcome else {
+            helpers.run(operation, self)
+            return 0
+        }
+        // What others have posted meanwhile is not this thread's to write.
+        let next = stepFile(operation, state, lane, outcome, &completed)
+        next?._withUnsafeGuaranteedRef { helpers.run($0, self) }
+        return 0
+    }
+
+    /// The same for a file. Reads do not wait for one another. Writes that a helper carries out do: the system lets one
+    /// write into a file at a time, and a second helper would only stand in line there.
+    func driveFile(
+        _ first: Overlapped, _ state: StatePointer, outcome known: Attempt? = nil,
+        _ completed: inout CompletionList
+    ) {
+        let lane = state.lane(first.operation == .write ? .outward : .inward)
+        var known = known
+        var head: Unmanaged? = Unmanaged.passUnretained(first)
+        for _ in 0..<Walk.stepsAtMost {
+            guard let operation = head else { return }
+            head = operation._withUnsafeGuaranteedRef { stepFile($0, state, lane, known.take(), &completed) }
+            if head != nil { completed.deliver() }
+        }
+        // Other files' operations may wait for a helper.
+        head?._withUnsafeGuaranteedRef { helpers.run($0, self) }
+    }
+
+    /// One operation of a file. Returns the write that is to be carried out next.
+    func stepFile(
+        _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ known: Attempt?,
+        _ completed: inout CompletionList
+    ) -> Unmanaged<Overlapped>? {
+        var known = known
+        while true {
+            state.lock()
+            let descriptor = state.pointee.descriptor
+            switch known {
+            case .more where operation.cancelRequested, .again where operation.cancelRequested,
+                nil where operation.cancelRequested:
+                complete(operation, state, lane, bytes: operation.progress, code: ECANCELED, &completed)
+            case .done(let bytes, _): complete(operation, state, lane, bytes: bytes, code: 0, &completed)
+            case .failed(let code):
+                complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
+            case .more, .again, nil:
+                operation.ring = nil
+                state.unlock()
+                if known != nil, carry(operation, state, lane) { return nil }
+                known = operation.attempt(descriptor)
+                continue
+            }
+            let next = lane.pointee.busy ? lane.pointee.pending.head : nil
+            lane.pointee.busy = next != nil
+            state.closeIfWanted()
+            state.unlock()
+            return next
+        }
+    }
+}
