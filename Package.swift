@@ -9,6 +9,10 @@ struct Chapter {
     let product: String
     /// The earlier chapters that this one builds on, by module.
     let uses: [String]
+    /// Libraries of its own beside the chapter's, each in a folder of its name. They use what the chapter's library uses.
+    var beside: [String] = []
+    /// Whether values of the demonstration itself, such as its configuration, have tests of their own.
+    var testsDemo = false
 
     var module: String { String(folder.dropFirst(3)) }
 }
@@ -39,6 +43,14 @@ let chapters = [
     Chapter(
         folder: "10-ThreadPoolIO", product: "10-thread-pool-io",
         uses: ["AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Framing", "WorkerPools"]),
+    Chapter(
+        folder: "11-Servers", product: "11-server-and-client",
+        uses: [
+            "AsyncEvents", "CompletionPorts", "PrepostedAccepts", "Contexts", "Reordering", "Framing",
+            "LockedMemory",
+            "FileTransfer", "WorkerPools", "ThreadPoolIO",
+        ],
+        beside: ["Watch"], testsDemo: true),
     Chapter(
         folder: "12-ManyPorts", product: "12-many-ports",
         uses: ["CompletionPorts", "Contexts", "Reordering", "Framing", "FileTransfer"]),
@@ -98,7 +110,15 @@ var products: [Product] = [
 for chapter in chapters {
     let earlier = chapter.uses.map { Target.Dependency.target(name: $0) }
     let library = foundation + earlier
-    let everything = library + [.target(name: chapter.module), "Stage", "CKernel"]
+    let beside = chapter.beside.map { Target.Dependency.target(name: $0) }
+    let everything = library + beside + [.target(name: chapter.module), "Stage", "CKernel"]
+    for name in chapter.beside {
+        targets.append(
+            .target(
+                name: name, dependencies: library, path: "Sources/\(chapter.folder)/\(name)",
+                swiftSettings: strict))
+        products.append(.library(name: name, targets: [name]))
+    }
     targets += [
         .target(
             name: chapter.module, dependencies: library,
@@ -112,7 +132,8 @@ for chapter in chapters {
             path: "Sources/\(chapter.folder)/Demo", swiftSettings: strict),
         .testTarget(
             name: chapter.module + "Tests",
-            dependencies: everything + [.target(name: chapter.module + "Pitfalls")],
+            dependencies: everything + [.target(name: chapter.module + "Pitfalls")]
+                + (chapter.testsDemo ? [.target(name: chapter.module + "Demo")] : []),
             path: "Tests/\(chapter.folder)Tests", swiftSettings: strict),
     ]
     products += [

@@ -46,6 +46,9 @@ struct Stop: Sendable {
             number: "10", title: "Thread-pool I/O", product: "10-thread-pool-io",
             sight: "threads that come with the work, blocked callbacks, and a server that ends well"),
         Stop(
+            number: "11", title: "Server and client", product: "11-server-and-client",
+            sight: "a server's whole life: who is let in, floods, files, clients that come back, a stop"),
+        Stop(
             number: "12", title: "Many ports", product: "12-many-ports",
             sight:
                 "eight busy clients on one of two ports; then even, then apart; a connection that changes its lane"

@@ -30,6 +30,10 @@ extension CompletionPort {
         return try body()
     }
 
+    /// Whether the calling thread is a worker of this port: the last port that it asked is this one. Such a thread must not wait
+    /// for the port's end.
+    public var isOwnWorker: Bool { Worker.current.tie == number }
+
     // MARK: Ties
 
     /// The calling thread asks this port for the first time, or again after another.

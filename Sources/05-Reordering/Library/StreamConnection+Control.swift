@@ -44,9 +44,24 @@ extension StreamConnection {
             try? socket.setAbortiveClose()
             close()
         case .graceful(let time):
-            finish()
+            finishAfterCall()
             setLimit(time, .cancelled)
         }
+    }
+
+    /// Finishes when the handler's present call is over, if one is: what it answers there is still sent.
+    private func finishAfterCall() {
+        lock.lock()
+        mustFinish = true
+        if !isBusy { finishIfAsked() }
+        leave()
+    }
+
+    /// Under the lock.
+    func finishIfAsked() {
+        guard exchange(&mustFinish, with: false) else { return }
+        sender.finish()
+        finishIfDone()
     }
 
     /// Closes the connection after some time, unless it is over by then, or stands.
@@ -82,6 +97,9 @@ extension StreamConnection {
         /// Chunks that came before an earlier one.
         public var early = 0
     }
+
+    /// Sends that are not over: contexts in use for sending, open tickets included, or what is posted, whichever is more.
+    public var sendsUnderWay: Int { lock.locked { max(sender.pending, sender.posted) } }
 
     /// What has gone through it so far.
     public var traffic: Traffic {

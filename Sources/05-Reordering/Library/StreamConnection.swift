@@ -30,6 +30,8 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     private var local: Address?
     /// A worker is handing things to the handler. Whoever comes meanwhile leaves what it has in the window. (I5.2)
     private(set) var isDraining = false
+    /// It is to finish as soon as nothing is being handed to the handler.
+    var mustFinish = false
     /// It does not stand yet: its handler is being made, or its connect is pending.
     private var isBeginning = true
     private(set) var isOpen = false
@@ -210,6 +212,8 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
                 let token = chunk.token!
                 giveBack(chunk)
                 if !isDiscarding { withHandler { $0.sent(token, on: self) } }
+            } else if mustFinish {
+                finishIfAsked()
             } else if receiver.isDue(afterDelivery: exchange(&hasDelivered, with: false)) {
                 receiver.replan(self, hub.receives, mayWait: true)
             } else if isOver {
@@ -241,6 +245,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         replan()
         leave()
     }
+
+    /// Under the lock: a worker is calling the handler, or is about to.
+    var isBusy: Bool { isDraining || isBeginning }
 
     /// Under the lock, and returns with it: calls the handler without it.
     private func withHandler(_ body: (any StreamHandler) -> Void) {

@@ -82,23 +82,25 @@ public final class StreamHub: @unchecked Sendable {
     /// - Parameters:
     ///   - admit: Asked about each client, by any worker, before anything is made for it: with its address and this end's. To
     ///     be short.
+    ///   - lost: Called for a client that was let in and could not be taken in: what `admit` has done for it is to be undone.
     ///   - handler: Makes the handler of a client that is let in.
     /// - Returns: The address, with the port that was free.
     /// - Throws: EADDRINUSE when the address is taken, EBADF after `stop`.
     @discardableResult
     public func listen(
-        on address: Address = .loopback(),
+        on address: Address = .loopback(), backlog: Int = 4096,
         admit: @escaping @Sendable (_ remote: Address?, _ local: Address?) -> Admission = { _, _ in .welcome
         },
+        lost: @escaping @Sendable (_ remote: Address?) -> Void = { _ in },
         handler: @escaping @Sendable (StreamConnection) -> any StreamHandler
     ) throws(SystemError) -> Address {
-        let socket = try Socket.listener(on: address)
+        let socket = try Socket.listener(on: address, backlog: backlog)
         setOptions(of: socket)
         let actual = try socket.localAddress
         let pool = try AcceptPool(on: socket, options: options.accepts) { [self] arrival in
-            arrived(arrival, admit(arrival.remote, arrival.local), handler)
+            arrived(arrival, admit(arrival.remote, arrival.local), lost, handler)
         }
-        let listener = StreamListener(pool)
+        let listener = StreamListener(pool, socket)
         try lock.locked { () throws(SystemError) in
             if isStopping { throw SystemError.closed("listen") }
             listeners.append(listener)
@@ -109,14 +111,15 @@ public final class StreamHub: @unchecked Sendable {
     }
 
     private func arrived(
-        _ arrival: Arrival, _ admission: Admission, _ handler: (StreamConnection) -> any StreamHandler
+        _ arrival: Arrival, _ admission: Admission, _ lost: (Address?) -> Void,
+        _ handler: (StreamConnection) -> any StreamHandler
     ) {
         let socket = arrival.client.socket
         switch admission {
         case .welcome:
             let connection = StreamConnection(
                 socket, self, registry, local: arrival.local, remote: arrival.remote)
-            guard (try? take(connection)) != nil else { return }
+            guard (try? take(connection)) != nil else { return lost(arrival.remote) }
             connection.start(handler(connection), with: arrival.firstData)
         case .refuse(let words):
             let connection = StreamConnection(
@@ -130,6 +133,17 @@ public final class StreamHub: @unchecked Sendable {
             try? socket.setAbortiveClose()
             socket.close()
         }
+    }
+
+    /// The sockets it listens with, and what their accepts have seen.
+    public var listening: [(socket: Socket, accepts: AcceptPool.Counters)] {
+        lock.locked { listeners }.map { ($0.socket, $0.pool.counters) }
+    }
+
+    /// Stops to listen. Connections go on. Not to be called by a handler.
+    public func stopListening() {
+        let last = lock.locked { exchange(&listeners, with: []) }
+        for listener in last { listener.pool.stop() }
     }
 
     /// Connects. The handler hears `opened` when the connection stands, or `closed` if it never does.

@@ -142,8 +142,9 @@ public protocol PortChoice: AnyObject, Sendable {
 /// A listener: the packets of its accepts are for its pool.
 final class StreamListener: PacketOwner, @unchecked Sendable {
     let pool: AcceptPool
+    let socket: Socket
 
-    init(_ pool: AcceptPool) { self.pool = pool }
+    init(_ pool: AcceptPool, _ socket: Socket) { (self.pool, self.socket) = (pool, socket) }
 
     override func handle(_ packet: Packet, _ error: SystemError?) { pool.handle(packet, error) }
 }

@@ -23,6 +23,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     private let isRefusing = Atomic<Bool>(false)
     /// Since when the stream has been in error, in nanoseconds; 0 when it is not.
     private let failedAt = Atomic<UInt64>(0)
+    private let began = Atomic<UInt64>(0)
     private let counters: FrameLedger?
     private let patience: Duration?
     private var answers: SplitBuffer
@@ -66,6 +67,10 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// The stream beneath: its name, its socket, files to transmit, tickets. Nil before `opened`.
     public var stream: StreamConnection? { connection }
 
+    /// Since when a frame has been there whose rest has not come: nanoseconds on the monotonic clock, to a few milliseconds; 0
+    /// when there is none. Any thread may ask.
+    public var frameBegan: UInt64 { began.load(ordering: .relaxed) }
+
     /// What is wrong with what the other side has sent; nil when nothing is. In the handler's calls only.
     public var error: FrameError? { failure }
 
@@ -86,6 +91,11 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
     /// - Throws: What is wrong with the message, such as its length; `refused` while messages are.
     public func reply(_ message: RawSpan) throws(FrameError) {
         if refusesMessages { throw FrameError(.refused, at: 0) }
+        try reply(message, tagged: tag)
+    }
+
+    /// The same for a handler that has messages of its own beside the program's: with this byte in front.
+    public func reply(_ message: RawSpan, tagged tag: UInt8?) throws(FrameError) {
         do throws(FrameError) {
             try append(tag, message, to: &answers)
         } catch {
@@ -253,7 +263,18 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         }
         let now = reader.counters
         counters?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
+        note(hasNew: now.frames > before.frames, connection)
         answer(in: chunk, on: connection)
+    }
+
+    /// Whether a frame is half there after a chunk, and since when.
+    private func note(hasNew: Bool, _ connection: StreamConnection) {
+        let since = began.load(ordering: .relaxed)
+        if reader.heldBytes == 0 {
+            if since != 0 { began.store(0, ordering: .relaxed) }
+        } else if since == 0 || hasNew {
+            began.store(connection.traffic.heard, ordering: .relaxed)
+        }
     }
 
     private func fail(_ handler: any FrameHandler<Codec>, _ error: FrameError) {

@@ -19,7 +19,11 @@ extension FileTransfer {
 
     /// A frame: the program's message, or one about files.
     public func received(_ frame: RawSpan, on connection: FramedConnection<LengthPrefixed>) {
-        if frame.byteCount > 0, frame.unsafeLoad(as: UInt8.self) == TransferMessage.programTag {
+        let tag = frame.byteCount > 0 ? frame.unsafeLoad(as: UInt8.self) : .max
+        if let inner, inner.messageTag != nil, tag == TransferMessage.programTag || tag > 15 {
+            // It has messages of its own beside the program's, and tells them apart itself.
+            inner.received(frame, on: connection)
+        } else if tag == TransferMessage.programTag {
             inner?.received(frame.extracting(droppingFirst: 1), on: connection)
         } else if let message = try? TransferMessage(frame) {
             take(message, connection)

@@ -58,6 +58,9 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
     /// The program's messages have this in front; see ``TransferMessage``.
     public var messageTag: UInt8? { TransferMessage.programTag }
 
+    /// The program's handler inside; nil when the connection is over.
+    public var handler: (any FrameHandler<LengthPrefixed>)? { lock.locked { inner } }
+
     /// The connection; nil before it stands and when it is over.
     public var connection: FramedConnection<LengthPrefixed>? { lock.locked { link } }
 

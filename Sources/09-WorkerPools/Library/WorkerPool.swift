@@ -263,7 +263,8 @@ public final class WorkerPool: @unchecked Sendable {
         return left
     }
 
-    private func refuseToWaitForItself() throws(SystemError) {
+    /// - Throws: EDEADLK on one of its workers.
+    package func refuseToWaitForItself() throws(SystemError) {
         if queue.lock.locked({ members.contains(Kernel.Thread.currentID) }) {
             throw SystemError(EDEADLK, attempted: "wait for a worker, by itself")
         }

@@ -174,7 +174,7 @@ public final class ThreadPool: @unchecked Sendable {
     }
 
     /// - Throws: EDEADLK on a thread of this pool.
-    func requireOutside(_ attempted: String) throws(SystemError) {
+    package func requireOutside(_ attempted: String) throws(SystemError) {
         if CallbackInstance.current?.pool === self {
             throw SystemError(EDEADLK, attempted: "\(attempted) from one of its callbacks")
         }

@@ -1,0 +1,141 @@
+import Contexts
+import FileTransfer
+import Framing
+import Glibc
+import Kernel
+import Servers
+import Stage
+import WorkerPools
+
+/// What the programs do with messages: give them back, show them to everybody, or, flooding, answer each answer again.
+final class Talker: EndpointHandler {
+    enum Kind: Sendable { case echo, show, client }
+    private let kind: Kind
+    private let switches: Console.Switches
+    private let say: @Sendable (String) -> Void
+    /// Set when it stands, for `show`.
+    let endpoint = Guarded<Endpoint?>(nil)
+
+    init(_ kind: Kind, _ switches: Console.Switches, say: @escaping @Sendable (String) -> Void) {
+        (self.kind, self.switches, self.say) = (kind, switches, say)
+    }
+
+    func log(_ line: String) { say(line) }
+    func received(_ message: RawSpan, _ session: Session) {
+        switch kind {
+        case .echo: try? session.reply(message)
+        case .client:
+            // What is flooded is only counted.
+            if switches.flood.locked({ $0 }) {
+                try? session.reply(message)
+            } else {
+                say("\(session.id) says \(message.printable)")
+            }
+        case .show:
+            say("\(session.id) says \(message.printable)")
+            _ = endpoint.locked { $0 }?.sendToAll(message, except: session.id)
+        }
+    }
+    func fileFinished(_ result: TransferResult, _ session: Session) {
+        switch result {
+        case .success(let receipt): say("\(session.id) file \(receipt.name): \(receipt.bytes) bytes, whole")
+        case .failure(let error): say("\(session.id) \(error)")
+        }
+    }
+    func connectionLost(_ link: Link, _ reason: EndReason) { say("\(link.address): lost (\(reason))") }
+    func reconnecting(_ link: Link, attempt: Int, after: Duration) {
+        say("\(link.address): attempt \(attempt) in \(Int(after / .milliseconds(1))) ms")
+    }
+    func gaveUp(_ link: Link) { say("\(link.address): given up; connect tries again") }
+}
+
+/// What both programs choose alike.
+private func choose(_ endpoint: inout EndpointOptions, _ options: Stage.Options) {
+    endpoint.port.driver = options.driver
+    if let workers = options.workers { endpoint.ioWorkers = workers }
+    if let concurrency = options.concurrency { endpoint.concurrency = concurrency }
+    endpoint.log = .information
+    if let folder = options.value(folderOption) { endpoint.files = TransferOptions(folder: folder) }
+}
+
+/// `--serve PORT`: keeps the server up, for the chapter's client and, one port further, for lines from `nc`. Commands on standard
+/// input. Until `quit`, Ctrl-C or SIGTERM.
+func serve(_ configuration: Configuration, _ options: Stage.Options, on terminal: Terminal) throws {
+    let messages = try MessageQueue { line in terminal.print(line) }
+    let say: @Sendable (String) -> Void = { messages.say($0) }
+    var choices = configuration.server
+    choices.addresses = [options.listenAddress]
+    choose(&choices.endpoint, options)
+    let switches = Console.Switches()
+    let page = Guarded<Watching?>(nil)
+    let talker = Talker(options.value(handlerOption) == "show" ? .show : .echo, switches) { line in
+        say(line)
+        page.locked { $0 }?.note(line)
+    }
+    let server = Server(choices, handler: talker)
+    talker.endpoint.locked { $0 = server }
+    let interrupt = Interrupt()
+    try server.start()
+    var lines = server.address!
+    lines.port = 0
+    let forPeople = try server.listen(on: lines, codec: Lines())
+    terminal.say("listening on \(server.address!)")
+    terminal.say("for lines (nc): \(forPeople); commands: \(Console.serverHelp)")
+    if let port = options.number(watchOption) {
+        let watching = Watching(server, name: "11-server-and-client on \(server.address!)")
+        page.locked { $0 = watching }
+        let address = try watching.start(on: Address(options.address, port: UInt16(port))!)
+        terminal.say("for browsers: http://\(address)/")
+    }
+    try run(Console(server, switches, say: say), interrupt, options)
+    talker.endpoint.locked { $0 = nil }
+    page.locked { $0 = nil }
+    let last = server.isStarted ? try server.stop() : server.statistics
+    messages.stop()
+    terminal.print(last.description + "\n")
+    terminal.claim("everything is back", holds: last.isQuiet)
+}
+
+/// `client ADDRESS:PORT …`: a client of each server, which comes back; commands on standard input.
+func runClient(
+    _ words: [String], _ configuration: Configuration, _ options: Stage.Options, on terminal: Terminal
+) throws {
+    guard !words.isEmpty else {
+        refuse("11-server-and-client: client of what? Name a server: client 127.0.0.1:4711")
+    }
+    let messages = try MessageQueue { line in terminal.print(line) }
+    let say: @Sendable (String) -> Void = { messages.say($0) }
+    var choices = ClientOptions()
+    let handshake = choices.endpoint.limits.handshake
+    choices.endpoint = configuration.server.endpoint
+    // A server need not say anything.
+    choices.endpoint.limits.handshake = handshake
+    choices.link = configuration.link
+    choices.servers = words.map { word in
+        guard let address = parsedAddress(word) else {
+            refuse("11-server-and-client: \(word) is no address with a port, such as 127.0.0.1:4711")
+        }
+        return address
+    }
+    choose(&choices.endpoint, options)
+    let switches = Console.Switches()
+    let client = Client(choices, handler: Talker(.client, switches, say: say))
+    let interrupt = Interrupt()
+    try client.start()
+    terminal.say("commands: \(Console.clientHelp)")
+    try run(Console(client, switches, say: say), interrupt, options)
+    let last = client.isStarted ? try client.stop() : client.statistics
+    messages.stop()
+    terminal.claim("everything is back", holds: last.isQuiet)
+}
+
+/// Until the console or a signal ends it.
+private func run(_ console: Console, _ interrupt: Interrupt, _ options: Stage.Options) throws {
+    // Left behind if it is still reading at the end.
+    _ = startThread("console") { console.read() }
+    _ = startThread("signals") { if interrupt.wait() { console.isOver.open() } }
+    let interval = options.number(statsOption)
+    while !console.isOver.pass(within: .seconds(interval ?? 3_600)) {
+        if interval != nil { try console.perform(["stats"]) }
+    }
+}

@@ -1,0 +1,80 @@
+import Contexts
+import Kernel
+
+/// Messages that count as sent only when the program at the other end has said that it has them. They are kept until then, so
+/// that they can be sent again on another connection. (I11.7)
+final class Delivery: Sendable {
+    /// Who sends them: the name goes along with each, and stays the same over all connections.
+    let sender: UInt64
+    private let state = Guarded<(last: UInt64, kept: [Message])>((0, []))
+
+    struct Message: Sendable, Equatable {
+        let number: UInt64
+        let token: Int
+        let bytes: [UInt8]
+    }
+
+    /// The most that are kept: no more than the other side remembers.
+    static let limit = SeenMessages.memory
+
+    init(sender: UInt64 = .random(in: 1 ... .max)) { self.sender = sender }
+
+    /// Keeps a message, under a number of its own; nil when there are too many already.
+    func keep(_ bytes: [UInt8], _ token: Int) -> Message? {
+        state.locked { state in
+            guard state.kept.count < Delivery.limit else { return nil }
+            state.last += 1
+            let message = Message(number: state.last, token: token, bytes: bytes)
+            state.kept.append(message)
+            return message
+        }
+    }
+
+    /// The other side has it. Its token, the first time.
+    func acknowledged(_ number: UInt64) -> Int? {
+        state.locked { state in
+            // Mostly the oldest.
+            guard let index = state.kept.firstIndex(where: { $0.number == number }) else { return nil }
+            return state.kept.remove(at: index).token
+        }
+    }
+
+    /// Those of which nobody has said that they have arrived, in their order.
+    var undelivered: [Message] { state.locked { $0.kept } }
+}
+
+/// What has come of each sender, so that a message that is sent again is handed over once. It forgets what lies more than 1,024
+/// numbers back, and the sender that it has not heard of for longest, when there are too many. What the end of the process
+/// loses is lost: then a message may be handed over twice.
+struct SeenMessages: Sendable {
+    /// Numbers that are remembered of one sender.
+    static let memory = 1_024
+    private let maximumSenders: Int
+    private var senders: [UInt64: (numbers: Set<UInt64>, highest: UInt64, turn: Int)] = [:]
+    private var turn = 0
+
+    init(maximumSenders: Int) { self.maximumSenders = max(1, maximumSenders) }
+
+    /// Notes a message; false when it has come before.
+    mutating func isNew(_ number: UInt64, of sender: UInt64) -> Bool {
+        turn += 1
+        if senders[sender] == nil, senders.count >= maximumSenders,
+            let oldest = senders.min(by: { $0.value.turn < $1.value.turn })
+        {
+            senders[oldest.key] = nil
+        }
+        var known = senders.removeValue(forKey: sender) ?? ([], 0, 0)
+        let floor = known.highest - min(known.highest, UInt64(SeenMessages.memory))
+        let isNew = number > floor && known.numbers.insert(number).inserted
+        if number > known.highest {
+            known.highest = number
+            // Now and then, so that it costs little.
+            if known.numbers.count > 2 * SeenMessages.memory {
+                known.numbers = known.numbers.filter { $0 + UInt64(SeenMessages.memory) > number }
+            }
+        }
+        known.turn = turn
+        senders[sender] = known
+        return isNew
+    }
+}

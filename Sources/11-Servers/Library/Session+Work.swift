@@ -1,0 +1,104 @@
+import FileTransfer
+import Glibc
+import Kernel
+import Reordering
+import Synchronization
+import WorkerPools
+
+/// Jobs and files of a session.
+extension Session {
+    // MARK: Work
+
+    /// Gives the client a place for an answer, and a job to the logical workers. In `received` only. When there is no room for
+    /// the job it waits here, and the client is not read from: so nothing is lost, and what waits is bounded by what its pending
+    /// reads can bring. What the handler's `process` returns is sent as a message, in the order of the questions.
+    public func addJob(_ command: String, _ data: [UInt8] = []) {
+        flush()
+        lock.locked { waiting.append((command, data)) }
+        proceedWithJobs()
+    }
+
+    /// Goes on with the jobs that wait, as far as there is room.
+    func proceedWithJobs() {
+        lock.lock()
+        defer { lock.unlock() }
+        guard let stream, !waiting.isEmpty else { return }
+        while let (command, data) = waiting.popFirst() {
+            if add(command, data, stream) { continue }
+            // The first again, and the others behind it.
+            var others: [(String, [UInt8])] = []
+            while let next = waiting.popFirst() { others.append(next) }
+            for job in [(command, data)] + others { waiting.append(job) }
+            return stream.pauseReading(.jobs)
+        }
+        stream.resumeReading(.jobs)
+    }
+
+    /// Under the lock. False when there is no room; then the queue will tell when it is low, or a send that is over.
+    private func add(_ command: String, _ data: [UInt8], _ stream: StreamConnection) -> Bool {
+        let ticket: SendTicket
+        do throws(SystemError) { ticket = try stream.takeTicket() } catch { return error.code != ENOBUFS }
+        lastSend += 1
+        outgoing[lastSend] = (nil, 0)
+        do throws(JobError) {
+            try run.jobs.add(Job(command, for: stream.id, data: data, ticket: ticket, token: lastSend))
+            return true
+        } catch {
+            outgoing[lastSend] = nil
+            stream.skip(ticket)
+            return error == .closed
+        }
+    }
+
+    // MARK: Files
+
+    /// Sends a file; `fileFinished` tells.
+    ///
+    /// - Throws: `declined` where the endpoint or these frames carry no files; as `FileTransfer.send`.
+    @discardableResult
+    public func sendFile(_ path: String, as name: String? = nil) throws(TransferError) -> TransferID {
+        try begin(path) { files throws(TransferError) in
+            try files.send(file: path, as: name, observer(isSending: true))
+        }
+    }
+
+    /// Asks the other side for a file; `fileFinished` tells.
+    @discardableResult
+    public func fetchFile(_ name: String, into folder: String? = nil) throws(TransferError) -> TransferID {
+        try begin(name) { files throws(TransferError) in
+            try files.ask(for: name, into: folder, observer(isSending: false))
+        }
+    }
+
+    private func begin(
+        _ name: String, _ body: (FileTransfer) throws(TransferError) -> TransferID
+    ) throws(TransferError) -> TransferID {
+        guard let files = files.locked({ $0 }) else { throw TransferError(.declined, name) }
+        run.fileBegan()
+        do throws(TransferError) {
+            return try body(files)
+        } catch {
+            run.fileBegan(-1)
+            throw error
+        }
+    }
+
+    /// Calls files off.
+    public func callOff(_ what: CallOff = .all) { files.locked { $0 }?.callOff(what) }
+
+    private func observer(isSending: Bool) -> TransferObserver {
+        TransferObserver(
+            progress: { [self] in note($0, isSending) }, finished: { [self] in fileOver($0) })
+    }
+
+    func note(_ progress: TransferProgress, _ isSending: Bool) {
+        lock.locked { transfer = (isSending, progress) }
+        run.handler.progress(progress, self)
+    }
+
+    func fileOver(_ result: TransferResult) {
+        lock.locked { transfer = nil }
+        run.fileOver(result)
+        run.handler.fileFinished(result, self)
+    }
+}
