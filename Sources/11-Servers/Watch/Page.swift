@@ -33,7 +33,9 @@ extension StatusPage {
         .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}
         th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--line);white-space:nowrap}
         th{font-size:13px;color:var(--soft);font-weight:600}td.n,th.n{text-align:right}tr:last-child td{border-bottom:0}
-        progress{width:110px;height:10px;vertical-align:middle;margin-left:8px;accent-color:var(--two)}
+        progress{appearance:none;border:0;border-radius:5px;overflow:hidden;width:110px;height:10px;vertical-align:middle;
+        margin-left:8px;background:var(--line)}progress::-webkit-progress-bar{background:var(--line)}
+        progress::-webkit-progress-value{background:var(--two)}progress::-moz-progress-bar{background:var(--two)}
         pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
         </style>
         </head>
