@@ -48,6 +48,7 @@ enum OrderedChunks {
         options.concurrency = 4
         options.pendingReads = 8
         options.chunkCapacity = 16
+        options.maximumReadSize = 16
         options.maximumPendingSends = 8_192
         options.firstNumber = SequenceNumber(.max - UInt32(chunks / 2))
         options.port.driver = driver

@@ -118,6 +118,7 @@ enum OrderedStream {
         options.concurrency = 4
         options.pendingReads = 8
         options.chunkCapacity = 65_536
+        options.maximumReadSize = 65_536
         options.port.driver = driver
         let hubs = try [StreamHub(options), StreamHub(options)]
         let total = 1 << 30

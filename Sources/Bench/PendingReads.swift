@@ -64,6 +64,7 @@ enum PendingReads {
             options.batch = 16
             options.pendingReads = pending
             options.chunkCapacity = max(1024, load.size)
+            options.maximumReadSize = options.chunkCapacity
             options.port.driver = driver
             let hub = try StreamHub(options)
             let address = try hub.listen { _ in Reordering.Echo() }

@@ -45,6 +45,8 @@ enum ReceiveModes {
                 options.hub.concurrency = 1
                 options.hub.port.driver = driver
                 options.choice = choice
+                // What is measured is each way alone: no client is a stream.
+                options.hub.maximumReadSize = 0
                 if choice == .mixed(reads: 1) { options.hub.pendingReads = 2 }
                 // A message fits into a buffer.
                 options.bufferSize = size

@@ -88,4 +88,20 @@ struct Chapter05ReorderingFixes {
     func hubDropsFirstData(driver: DriverKind) async throws {
         try await holds(HubDropsFirstData.pitfall, driver)
     }
+
+    // I5.12
+    @Test(
+        "large-buffer-for-each-client: who sends much is read in large pieces, and who is silent has a small one",
+        arguments: DriverKind.permitted)
+    func largeBufferForEachClient(driver: DriverKind) async throws {
+        try await holds(LargeBufferForEachClient.pitfall, driver)
+    }
+
+    // I5.12
+    @Test(
+        "fresh-buffer-for-each-read: larger buffers are used again, with their pages",
+        arguments: DriverKind.permitted)
+    func freshBufferForEachRead(driver: DriverKind) async throws {
+        try await holds(FreshBufferForEachRead.pitfall, driver)
+    }
 }

@@ -82,4 +82,18 @@ struct Chapter05ReorderingPitfalls {
     func hubDropsFirstData(driver: DriverKind) async throws {
         try await happens(HubDropsFirstData.pitfall, driver)
     }
+
+    // I5.12
+    @Test(
+        "large-buffer-for-each-client: what one client needs lies idle for fifty",
+        arguments: DriverKind.permitted)
+    func largeBufferForEachClient(driver: DriverKind) async throws {
+        try await happens(LargeBufferForEachClient.pitfall, driver)
+    }
+
+    // I5.12
+    @Test("fresh-buffer-for-each-read: the system makes every page anew", arguments: DriverKind.permitted)
+    func freshBufferForEachRead(driver: DriverKind) async throws {
+        try await happens(FreshBufferForEachRead.pitfall, driver)
+    }
 }

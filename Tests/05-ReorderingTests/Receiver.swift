@@ -85,6 +85,22 @@ private final class ScriptedEnd: ReceivingEnd {
 
     func takeSlot() -> Chunk? { chunks.take() }
     func returnSlot(_ slot: Chunk) { chunks.giveBack(slot) }
+
+    /// Larger buffers: of 16, 32 and 64 bytes, as many as may be out.
+    var larger = (out: 0, atMost: 8, taken: [Int]())
+
+    func takeLarger(over bytes: Int) -> UnsafeMutableRawBufferPointer? {
+        guard larger.out < larger.atMost else { return nil }
+        let size = [16, 32, 64].first { $0 > bytes } ?? 64
+        larger.out += 1
+        larger.taken.append(size)
+        return .allocate(byteCount: size, alignment: 8)
+    }
+
+    func returnLarger(_ buffer: UnsafeMutableRawBufferPointer) {
+        larger.out -= 1
+        buffer.deallocate()
+    }
 }
 
 /// A policy with a budget of so many buffers and a line, in any of three modes: what chapter 07 does, and nothing else.
@@ -331,6 +347,73 @@ private struct Dice {
 struct Chapter05ReorderingReceiver {
     private func model(_ mode: ScriptedPolicy.Mode, _ limit: Int, buffers: Int = 64) -> Model {
         Model(ScriptedPolicy(mode, buffers: buffers), limit: limit)
+    }
+
+    // I5.12
+    @Test(
+        "a stream: nothing is posted, each read is larger than what came last, and it waits without a buffer"
+    )
+    func stream() {
+        let end = ScriptedEnd()
+        var receiver = OrderedReceiver(limit: 2, maximumRoom: 64)
+        receiver.replan(end, nil, mayWait: true)
+        #expect(end.pending.count == 2)
+        end.unread = Array((0..<100).map { UInt8($0) })
+        end.run()
+        var heard: [UInt8] = []
+        for packet in end.packets {
+            // The first of two full reads is followed by none that is posted: the second is still out.
+            receiver.completed(packet.slot!, packet.bytes, packet.error)
+            guard let chunk = receiver.takeNext() else { return #expect(Bool(false), "its turn") }
+            heard += chunk.contents
+            receiver.replan(end, nil, with: chunk, mayWait: true)
+            #expect(end.pending.isEmpty)
+        }
+        #expect(end.larger.taken == [16, 32] && receiver.out == 2)
+        while let chunk = receiver.takeNext() {
+            heard += chunk.contents
+            receiver.replan(end, nil, with: chunk, mayWait: true)
+        }
+        #expect(heard == Array((0..<100).map { UInt8($0) }))
+        #expect(end.larger.taken == [16, 32, 64])
+        // All is read: it waits with empty hands.
+        #expect(end.pending.count == 1 && end.pending[0] == nil && receiver.isWaiting)
+        #expect(receiver.out == 0 && end.larger.out == 0)
+        // A few bytes, and it is no stream any more.
+        end.unread = [1, 2, 3]
+        end.run()
+        receiver.waitCompleted(0)
+        receiver.replan(end, nil, mayWait: true)
+        guard let last = receiver.takeNext() else { return #expect(Bool(false), "its turn") }
+        #expect(Array(last.contents) == [1, 2, 3] && end.larger.out == 1)
+        receiver.replan(end, nil, with: last, mayWait: true)
+        #expect(end.larger.out == 0 && receiver.posted == 2 && !receiver.isWaiting)
+    }
+
+    // I5.12
+    @Test("a stream for which there is no larger buffer is read into chunks, and none waits")
+    func streamWithoutLarger() {
+        let end = ScriptedEnd()
+        end.larger.atMost = 0
+        var receiver = OrderedReceiver(limit: 2, maximumRoom: 64)
+        receiver.replan(end, nil, mayWait: true)
+        end.unread = Array((0..<100).map { UInt8($0) })
+        end.run()
+        var heard: [UInt8] = []
+        while !end.packets.isEmpty {
+            let packet = end.packets.removeFirst()
+            if let slot = packet.slot {
+                receiver.completed(slot, packet.bytes, packet.error)
+            } else {
+                receiver.waitCompleted(packet.error)
+            }
+            while let chunk = receiver.takeNext() {
+                heard += chunk.contents
+                receiver.replan(end, nil, with: chunk, mayWait: true)
+            }
+            receiver.replan(end, nil, mayWait: true)
+        }
+        #expect(heard.count == 100 && heard == Array((0..<100).map { UInt8($0) }))
     }
 
     // I5.8

@@ -387,6 +387,31 @@ struct Chapter07LockedMemoryServers {
         }
     }
 
+    // I5.12, I7.2, I7.3
+    @Test(
+        "64 streams among 200 clients, and 512 pages: the streams grow, none waits, and the others are answered",
+        arguments: DriverKind.permitted)
+    func streams(driver: DriverKind) async throws {
+        try await onAThread {
+            var options = BudgetedServer.Options()
+            options.hub.port.driver = driver
+            options.budgetPages = 512
+            let server = try BudgetedServer(options: options)
+            let idle = try (0..<136).map { _ in try Socket.connected(to: server.address) }
+            let load = ClientLoad(
+                to: server.address, connections: 64, messageSize: 65_536, duration: .milliseconds(800))
+            let report = try load.run()
+            #expect(report.silent == 0 && report.roundTrips > 64)
+            let larger = server.hub.largerBuffers.counters
+            #expect(larger.peak > 16_384 && larger.peak <= 512 * Page.size / 4, "\(larger)")
+            #expect(server.receives.budget.counters.peak <= 512)
+            #expect(server.receives.budget.counters.waiting == 0 && server.receives.withoutBuffer == 0)
+            for client in idle { #expect(client.isAnswered()) }
+            #expect(server.stop())
+            #expect(server.hub.largerBuffers.counters.inUse == 0)
+        }
+    }
+
     static let names = DriverKind.permitted.map(\.rawValue)
 }
 

@@ -26,6 +26,8 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
     /// The memory that it reads into, or sends from: lent by the receive policy while it is a slot that is out, its own
     /// otherwise; nil where there is none.
     public internal(set) var buffer: UnsafeMutableRawBufferPointer?
+    /// The buffer is one of the larger ones, and goes back there.
+    var hasLarger = false
     /// The receive policy's own: what it keeps about this slot. It stays with the chunk, also in the pool. Only the policy
     /// looks into it.
     public var attachment: AnyObject?

@@ -19,23 +19,10 @@ protocol ReceivingEnd {
     func takeSlot() -> Chunk?
     /// Back to the pool.
     func returnSlot(_ slot: Chunk)
-}
-
-/// Why a connection is not read from at the moment. Reading goes on when no reason is left, so each that pauses can resume
-/// without knowing of the others.
-public struct PauseReasons: OptionSet, Sendable {
-    /// One bit for each reason.
-    public let rawValue: UInt8
-
-    /// Some reasons.
-    public init(rawValue: UInt8) { self.rawValue = rawValue }
-
-    /// The program wants no more at the moment.
-    public static let program = PauseReasons(rawValue: 1)
-    /// Too much is waiting to be sent.
-    public static let sends = PauseReasons(rawValue: 2)
-    /// The connection is being brought to rest: chapter 12 moves it then.
-    static let rest = PauseReasons(rawValue: 8)
+    /// A buffer with room for more than so many bytes, larger than those of posted reads; nil when there is none at once.
+    func takeLarger(over bytes: Int) -> UnsafeMutableRawBufferPointer?
+    /// Back to where it is from.
+    func returnLarger(_ buffer: UnsafeMutableRawBufferPointer)
 }
 
 /// The receiving side of a connection: which reads are posted, under which numbers, and what has come of them.
@@ -73,6 +60,10 @@ struct OrderedReceiver: ~Copyable {
     private var waitFailure: Int32 = 0
     private var pauses = PauseReasons()
     private var lastFill = (bytes: 0, of: 0)
+    /// What is lent for posted reads has room for so many bytes; 0 before the first has come.
+    private var standardRoom = 0
+    /// As much as that, or less, and nothing larger is ever asked for.
+    private let maximumRoom: Int
     private(set) var counters = Counters()
 
     /// What a receiver has seen.
@@ -86,8 +77,9 @@ struct OrderedReceiver: ~Copyable {
     }
 
     /// A receiver that has posted nothing yet.
-    init(limit: Int, first: SequenceNumber = SequenceNumber(0)) {
+    init(limit: Int, first: SequenceNumber = SequenceNumber(0), maximumRoom: Int = 0) {
         self.limit = limit
+        self.maximumRoom = maximumRoom
         next = first
         window = ReorderWindow(capacity: limit, first: first)
     }
@@ -120,7 +112,7 @@ struct OrderedReceiver: ~Copyable {
     ) {
         var spare = slot
         while !hasStopped, pauses.isEmpty, !isWaiting, inLine == nil, let slot = spare.take() ?? join(end) {
-            switch policy?.plan(slot, need) ?? .read(slot.memory) {
+            switch plan(slot, end, policy) {
             case .read(let buffer): post(slot, buffer, end)
             case .readNow(let buffer): if !readNow(slot, buffer, end) { spare = slot }
             case .wait:
@@ -135,6 +127,31 @@ struct OrderedReceiver: ~Copyable {
             }
         }
         if let spare { sendHome(spare, end, policy) }
+    }
+
+    /// What fills its buffers is a stream: for it nothing is posted any more. What is there is read at once, into a buffer
+    /// that is larger than what came last; and when there is nothing, the connection waits without one. (I5.12)
+    private mutating func plan(
+        _ slot: Chunk, _ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?
+    ) -> ReceivePlan {
+        returnLarger(of: slot, end)
+        if lastFill.bytes >= standardRoom, standardRoom > 0, standardRoom < maximumRoom {
+            // Both give back what the slot has from a posted read.
+            if posted > 0 { return .enough }
+            if !isReadable { return .wait }
+            if let buffer = end.takeLarger(over: lastFill.bytes) {
+                policy?.release(slot)
+                slot.hasLarger = true
+                return .readNow(buffer)
+            }
+        }
+        return policy?.plan(slot, need) ?? .read(slot.memory)
+    }
+
+    private func returnLarger(of slot: Chunk, _ end: some ReceivingEnd) {
+        guard slot.hasLarger, let buffer = slot.buffer else { return }
+        (slot.hasLarger, slot.buffer) = (false, nil)
+        end.returnLarger(buffer)
     }
 
     private var need: ReceiveNeed {
@@ -233,7 +250,11 @@ struct OrderedReceiver: ~Copyable {
         precondition(place == .taken, "a read came twice")
         if isGap { return }
         if bytes == 0 { hasStopped = true }
-        if let buffer = slot.buffer { lastFill = (bytes, buffer.count) }
+        guard let buffer = slot.buffer else { return }
+        lastFill = (bytes, buffer.count)
+        if !slot.hasLarger { standardRoom = buffer.count }
+        // As much as there was room for: there will be more. If not, a look costs little.
+        if posted == 0, bytes == buffer.count { isReadable = true }
     }
 
     // MARK: Taking out
@@ -283,6 +304,7 @@ struct OrderedReceiver: ~Copyable {
     private mutating func sendHome(
         _ slot: Chunk, _ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?
     ) {
+        returnLarger(of: slot, end)
         policy?.release(slot)
         if slots === slot {
             slots = slot.nextSlot

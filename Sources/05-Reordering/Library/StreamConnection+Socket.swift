@@ -38,4 +38,8 @@ extension StreamConnection: ReceivingEnd {
     }
 
     func returnSlot(_ slot: Chunk) { hub.chunks.giveBack(slot) }
+
+    func takeLarger(over bytes: Int) -> UnsafeMutableRawBufferPointer? { hub.largerBuffers.take(over: bytes) }
+
+    func returnLarger(_ buffer: UnsafeMutableRawBufferPointer) { hub.largerBuffers.giveBack(buffer) }
 }

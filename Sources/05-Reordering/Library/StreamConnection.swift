@@ -67,7 +67,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         self.local = local
         currentPort = hub.port
         remoteAddress = remote
-        receiver = OrderedReceiver(limit: hub.options.pendingReads, first: hub.options.firstNumber)
+        receiver = OrderedReceiver(
+            limit: hub.options.pendingReads, first: hub.options.firstNumber,
+            maximumRoom: hub.options.maximumReadSize)
         sender = OrderedSender(limit: hub.options.maximumPendingSends, returns: hub.options.pendingReads)
     }
 

@@ -13,6 +13,8 @@ public final class StreamHub: @unchecked Sendable {
     public let port: CompletionPort
     let options: Options
     let chunks: FreeList<Chunk>
+    /// What clients are read into that send much.
+    public let largerBuffers: LargerBuffers
     let receives: (any ReceivePolicy)?
     /// The connections that stand, or are being made.
     let registry: ConnectionRegistry<StreamConnection>
@@ -48,6 +50,7 @@ public final class StreamHub: @unchecked Sendable {
         self.options = options
         port = try CompletionPort(concurrency: options.concurrency, options: options.port)
         receives = options.receives
+        largerBuffers = LargerBuffers(upTo: options.maximumReadSize, limit: options.maximumLargerBytes)
         registry = ConnectionRegistry(limit: options.maximumConnections)
         let capacity = options.chunkCapacity
         let each = options.pendingReads + options.maximumPendingSends

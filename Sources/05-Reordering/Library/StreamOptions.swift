@@ -16,6 +16,12 @@ extension StreamHub {
         public var pendingReads = 2
         /// Bytes that fit into a chunk.
         public var chunkCapacity = 4096
+        /// Bytes of the largest buffer that a client is read into as long as it fills what it is read into: 16, 64 or 256 KiB.
+        /// With no more than `chunkCapacity` it is always a chunk.
+        public var maximumReadSize = 256 << 10
+        /// Bytes of such buffers that are out at a time, for all connections. While that is too much, clients are read into
+        /// smaller ones; none waits.
+        public var maximumLargerBytes = 64 << 20
         /// What connections wait for bytes with; nil: as many reads as there may be, each into memory of its chunk.
         public var receives: (any ReceivePolicy)?
         /// Connections at a time. One more is closed at once, and counted.

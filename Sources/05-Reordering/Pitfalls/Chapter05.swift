@@ -16,5 +16,7 @@ public enum Chapter05 {
         PartialSend.pitfall,
         SendsInterleave.pitfall,
         HubDropsFirstData.pitfall,
+        LargeBufferForEachClient.pitfall,
+        FreshBufferForEachRead.pitfall,
     ]
 }

@@ -59,6 +59,7 @@ public func makeHub(
     options.concurrency = workers
     options.pendingReads = reads
     options.chunkCapacity = capacity
+    options.maximumReadSize = capacity
     options.port.driver = driver
     configure(&options)
     return try StreamHub(options)

@@ -67,7 +67,9 @@ public final class FramedService<Codec: FrameCodec>: Sendable {
         let capacity = max(1, options.chunkCapacity)
         let batch = max(FramedConnection<Codec>.standardBatch, codec.maximumFrameLength)
         // Answers as long as what they answer: so many batches, not all of them full, and so many chunks for each.
-        let batches = 1 + 2 * (capacity + codec.maximumFrameLength) / batch
+        // The answers leave in chunks: what is read at a time is to need no more than some of them.
+        if options.maximumReadSize / 64 > capacity { options.maximumReadSize = 64 * capacity }
+        let batches = 1 + 2 * (max(capacity, options.maximumReadSize) + codec.maximumFrameLength) / batch
         options.maximumPendingSends += options.pendingReads * batches * ((batch + capacity - 1) / capacity)
         let hub = try StreamHub(options)
         (self.codec, self.hub, self.patience) = (codec, hub, patience)

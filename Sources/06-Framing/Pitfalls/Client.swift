@@ -104,6 +104,7 @@ extension StreamHub.Options {
         options.concurrency = workers
         options.pendingReads = reads
         options.chunkCapacity = chunk
+        options.maximumReadSize = chunk
         return options
     }
 }

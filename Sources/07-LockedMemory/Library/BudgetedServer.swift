@@ -47,6 +47,9 @@ public final class BudgetedServer: Sendable {
         receives = try options.makeReceives()
         var choices = options.hub
         choices.receives = receives
+        // Larger buffers are never posted, so none of them is charged; but they are memory, and there is a bound to it.
+        choices.maximumLargerBytes = min(
+            choices.maximumLargerBytes, options.budgetPages * Page.size / 4)
         hub = try StreamHub(choices)
         do throws(SystemError) {
             self.address = try hub.listen(on: address, handler: handler)

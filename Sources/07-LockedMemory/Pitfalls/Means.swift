@@ -54,6 +54,8 @@ extension BudgetedServer {
         options.hub.port.driver = driver
         options.choice = choice
         options.budgetPages = budget
+        // What is shown is one way alone: no client is a stream.
+        options.hub.maximumReadSize = 0
         if let beforeReading {
             var probe = StreamProbe()
             probe.readable = { _ in beforeReading() }

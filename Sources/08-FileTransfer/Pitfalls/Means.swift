@@ -232,6 +232,7 @@ public final class Stand: Sendable {
         var options = TransferOptions(folder: folder)
         options.pieceLimit = 16 << 10
         options.streams.chunkCapacity = 8 << 10
+        options.streams.maximumReadSize = 8 << 10
         options.streams.port.driver = driver
         return options
     }
