@@ -29,6 +29,12 @@ public class Driver: @unchecked Sendable {
 
     deinit { helpers.end() }
 
+    /// From here on the calling thread hands its requests over with `flush`; or at once, as other threads do.
+    package func holdBack(_ isHeldBack: Bool) {}
+
+    /// Hands over what has been held back, by whichever thread.
+    package func flush() {}
+
     /// Waits until something has completed, somebody calls `wake`, or the deadline passes. Completions for `target`
     /// are handed to it by appending to `completed`; all others are delivered on the way.
     ///

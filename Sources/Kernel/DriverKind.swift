@@ -60,6 +60,9 @@ public enum Submission: Sendable {
     case atOnce
     /// With the next wait: fewer system calls, and nothing starts before its poster waits again.
     case withNextWait
+    /// When a worker has handled what it took, before it asks for more; at once from every other thread, and for
+    /// 32 requests. For servers whose handlers are short.
+    case afterBatch
 }
 
 extension Driver {

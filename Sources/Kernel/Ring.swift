@@ -115,7 +115,7 @@ final class Ring: @unchecked Sendable {
     }
 
     /// Written requests that the kernel has not taken.
-    private var written: UInt32 {
+    var written: UInt32 {
         let head = submissionHead.pointee.load(ordering: .acquiring)
         return submissionTail.pointee.load(ordering: .sequentiallyConsistent) &- head
     }

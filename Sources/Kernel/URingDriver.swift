@@ -80,12 +80,39 @@ final class URingDriver: Driver, @unchecked Sendable {
 
     private func submitIfWanted() {
         defer { if isRetired.load(ordering: .relaxed) { takeCare() } }
-        if submission == .atOnce { return ring.submit() }
-        // The next to sleep submits. Who sleeps already cannot: so either it counted this request before it fell
-        // asleep, or it is seen here. The fence keeps the request's writing before this look.
-        atomicMemoryFence(ordering: .sequentiallyConsistent)
-        if sleepers.load(ordering: .relaxed) > 0 { ring.submit() }
+        switch submission {
+        case .atOnce: ring.submit()
+        case .withNextWait:
+            // The next to sleep submits. Who sleeps already cannot: so either it counted this request before it fell
+            // asleep, or it is seen here. The fence keeps the request's writing before this look.
+            atomicMemoryFence(ordering: .sequentiallyConsistent)
+            if sleepers.load(ordering: .relaxed) > 0 { ring.submit() }
+        case .afterBatch:
+            let isHeldBack =
+                pthread_getspecific(URingDriver.holder) == Unmanaged.passUnretained(self).toOpaque()
+            if !isHeldBack || ring.written >= URingDriver.mostHeldBack { ring.submit() }
+        }
     }
+
+    // MARK: After the batch
+
+    /// Requests that lie in the ring before they are handed over in any case.
+    private static let mostHeldBack = 32
+
+    /// Of each thread: the driver whose requests it hands over with `flush`.
+    private static let holder: pthread_key_t = {
+        var key = pthread_key_t()
+        pthread_key_create(&key, nil)
+        return key
+    }()
+
+    override package func holdBack(_ isHeldBack: Bool) {
+        guard submission == .afterBatch else { return }
+        pthread_setspecific(
+            URingDriver.holder, isHeldBack ? Unmanaged.passUnretained(self).toOpaque() : nil)
+    }
+
+    override package func flush() { if submission == .afterBatch { ring.submit() } }
 
     // MARK: Receives that can wait
 
@@ -137,7 +164,7 @@ final class URingDriver: Driver, @unchecked Sendable {
             sleepers.add(1, ordering: .sequentiallyConsistent)
             let hasAnswers = ring.hasAnswers
             startPostponed(behindAnswers: hasAnswers)
-            if !hasAnswers { wait(until: deadline) }
+            if !hasAnswers { wait(until: deadline) } else { flush() }
             sleepers.subtract(1, ordering: .relaxed)
             let isWoken = reap(&completed)
             resumeInterrupted(&completed)
@@ -163,7 +190,7 @@ final class URingDriver: Driver, @unchecked Sendable {
 
     private func wait(until deadline: Deadline) {
         if poller == nil || ring.hasOverflow { return ring.submitAndWait(until: deadline) }
-        if submission == .withNextWait { ring.submit() }
+        if submission != .atOnce { ring.submit() }
         withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: 1) {
             _ = poller!.wait($0, until: deadline)
         }

@@ -67,6 +67,9 @@ extension Option {
         value in
         Address(value, port: 0) == nil ? "is no address in digits, such as 127.0.0.1 or ::1" : nil
     }
+    /// `--poll MICROSECONDS`
+    public static let poll = number(
+        "poll", "MICROSECONDS", in: 0...1_000_000, "how long a worker asks again before it goes to sleep (0)")
     /// `--workers N`
     public static let workers = number("workers", in: 1...256, "how many threads take packets from the port")
     /// `--concurrency N`

@@ -181,6 +181,8 @@ extension Options {
     public var address: String { value(.address) ?? "127.0.0.1" }
     /// Where `--serve` and `--address` want the server to listen; any free port unless `--serve` names one.
     public var listenAddress: Address { Address(address, port: serve ?? 0)! }
+    /// `--poll`
+    public var poll: Duration { .microseconds(number(.poll) ?? 0) }
     /// `--workers`
     public var workers: Int? { number(.workers) }
     /// `--concurrency`

@@ -10,6 +10,7 @@ func serverOptions(_ options: Stage.Options, workers: Int) -> EchoServer.Options
     choices.workers = workers
     choices.concurrency = options.concurrency ?? 0
     choices.port.driver = options.driver
+    choices.port.pollBeforeSleep = options.poll
     return choices
 }
 

@@ -8,7 +8,8 @@ let options = Stage.Options.ofThisProgram(
         "02-completion-ports",
         "who is woken at a port, what happens when a worker blocks, and an echo server on one port.",
         options: [
-            .serve, .address, .workers, .concurrency, .driver, .clients, .seconds, .svg, .trace, .plain,
+            .serve, .address, .workers, .concurrency, .poll, .driver, .clients, .seconds, .svg, .trace,
+            .plain,
         ],
         pitfalls: Chapter02.pitfalls))
 let terminal = Terminal(options)

@@ -16,9 +16,13 @@ extension CompletionPort {
         if worker.state == .running { running -= 1 }
         worker.state = .away
         unlockAndRelease()
+        // What has been posted starts, and what will be posted in there.
+        driver.holdBack(false)
+        driver.flush()
         defer {
             // Unless it has asked a port meanwhile, in there.
             if !isInside, worker.tie == number {
+                driver.holdBack(true)
                 lock.locked {
                     if worker.state == .away {
                         worker.state = .running
@@ -41,6 +45,7 @@ extension CompletionPort {
         _ = worker.port?.use { $0.untie(worker) }
         worker.tie = number
         worker.port = reference
+        driver.holdBack(true)
         lock.lock()
         worker.state = .parked
         tied.append(worker)
@@ -55,5 +60,7 @@ extension CompletionPort {
         tied.removeAll { $0 === worker }
         if worker.state == .running { running -= 1 }
         unlockAndRelease()
+        driver.holdBack(false)
+        driver.flush()
     }
 }

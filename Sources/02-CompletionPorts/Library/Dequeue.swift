@@ -90,6 +90,7 @@ extension CompletionPort {
 
     /// With the lock: takes the worker back among the running, and gives the lock back.
     private func leave(_ worker: Worker, taking packets: Int) {
+        defer { handOver(worker) }
         worker.state = .running
         running += 1
         turns += 1
@@ -97,6 +98,14 @@ extension CompletionPort {
         sampler?.stir()
         // What it has left is for whoever asks first: itself, perhaps, before another one is awake.
         unlockAndRelease(giving: false)
+    }
+
+    /// Without the lock: what the worker has posted since it asked last. If it has asked the driver meanwhile, that has gone
+    /// along with the question.
+    @inline(__always)
+    private func handOver(_ worker: Worker) {
+        if worker.owesHandOver { driver.flush() }
+        worker.owesHandOver = options.submission == .afterBatch
     }
 
     private enum Outcome {
@@ -107,6 +116,7 @@ extension CompletionPort {
 
     /// With the lock: the worker leaves without a packet, and gives the lock back.
     private func depart(_ worker: Worker, _ outcome: Outcome) -> DequeuedBatch {
+        defer { handOver(worker) }
         worker.state = .running
         running += 1
         unlockAndRelease()
@@ -143,6 +153,14 @@ extension CompletionPort {
                 if let packet = askKernel(worker, until: deadline) { return .ready(packet) }
                 continue
             }
+            if worker.owesHandOver {
+                // Who waits here does not wait in the driver.
+                worker.owesHandOver = false
+                lock.unlock()
+                driver.flush()
+                lock.lock()
+                continue
+            }
             switch park(worker, until: deadline) {
             case .packet(let packet):
                 // Counted as running since it was handed over; `leave` counts it now.
@@ -158,6 +176,7 @@ extension CompletionPort {
     /// the packet that was promised meanwhile to those in the driver.
     private func askKernel(_ worker: Worker, until deadline: Deadline) -> Packet? {
         worker.state = .inKernel
+        worker.owesHandOver = false
         turnsWithoutKernel = 0
         turnsBegan = 0
         let polls = options.pollBeforeSleep > .zero && inKernel == 1

@@ -31,8 +31,8 @@ public final class EchoServer: Sendable {
         /// The port's own choices.
         public var port = CompletionPort.Options()
 
-        /// The defaults.
-        public init() {}
+        /// The defaults. Its handlers post and return, so requests go to the system after the batch.
+        public init() { port.submission = .afterBatch }
     }
 
     /// What a server has done so far.

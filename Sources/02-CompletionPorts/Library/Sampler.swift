@@ -84,9 +84,12 @@ extension CompletionPort {
     /// One look. True when another is to follow.
     func sample(for sampler: Sampler) -> Bool {
         var suspects: [Worker] = []
+        var isLong = false
         lock.lock()
         let looks = hasSuspects
         for worker in tied {
+            // What it has posted does not wait for it any longer (`Submission.afterBatch`).
+            isLong = isLong || worker.state == .running && worker.ticket == worker.sampledTicket
             if worker.ticket != worker.sampledTicket {
                 worker.sampledTicket = worker.ticket
                 worker.wasSeenBlocked = false
@@ -94,6 +97,7 @@ extension CompletionPort {
             if looks && worker.state == .running || worker.state == .blocked { suspects.append(worker) }
         }
         lock.unlock()
+        if isLong { driver.flush() }
         let states = suspects.map { Kernel.Thread.state(of: $0.threadID) }
 
         lock.lock()

@@ -32,6 +32,8 @@ final class Worker: @unchecked Sendable {
     /// Why it was taken off the stack; nil while it is on it.
     var release: Release?
     let wakeUp = Condition()
+    /// It may have posted something that has not been handed over (`Submission.afterBatch`). Its own thread's alone.
+    var owesHandOver = false
     /// What the sampler saw last.
     var sampledTicket = 0
     var wasSeenBlocked = false

@@ -12,6 +12,7 @@ private func serverOptions(_ options: Stage.Options) -> ContextServer.Options {
     choices.workers = options.workers ?? 2
     choices.concurrency = options.concurrency ?? 0
     choices.port.driver = options.driver
+    choices.port.pollBeforeSleep = options.poll
     return choices
 }
 

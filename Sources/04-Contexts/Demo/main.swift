@@ -12,7 +12,7 @@ let options = Stage.Options.ofThisProgram(
     Usage(
         "04-contexts",
         "1,000 clients leave at random: one server touches freed memory, the other is left with nothing.",
-        options: [.serve, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
+        options: [.serve, .address, .workers, .concurrency, .poll, .driver, .clients, .svg, .trace, .plain],
         pitfalls: Chapter04.pitfalls))
 let terminal = Terminal(options)
 

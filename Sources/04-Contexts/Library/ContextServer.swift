@@ -41,6 +41,8 @@ public final class ContextServer: Sendable {
             accepts = AcceptPool.Options()
             // A client need not say anything first.
             accepts.receiveLength = 0
+            // Its handlers post and return.
+            port.submission = .afterBatch
         }
     }
 

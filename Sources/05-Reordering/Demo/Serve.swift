@@ -13,6 +13,11 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     choices.concurrency = options.concurrency ?? 0
     choices.pendingReads = options.number(reads) ?? 3
     choices.port.driver = options.driver
+    choices.port.pollBeforeSleep = options.poll
+    // The handler posts a send and returns: so a worker may take several packets at a time, and hand over what it has
+    // posted when it has handled them.
+    choices.batch = 16
+    choices.port.submission = .afterBatch
     let hub = try StreamHub(choices)
     let address = try hub.listen(on: options.listenAddress) { _ in Echo() }
     terminal.say("listening on \(address)")

@@ -11,7 +11,7 @@ let options = Stage.Options.ofThisProgram(
     Usage(
         "05-reordering", "The bytes of one stream, read by two workers: without numbers, and with them.",
         options: [
-            .serve, .address, .workers, .concurrency, reads, .driver, numbers, .svg, .trace, .plain,
+            .serve, .address, .workers, .concurrency, .poll, reads, .driver, numbers, .svg, .trace, .plain,
         ],
         pitfalls: Chapter05.pitfalls))
 let terminal = Terminal(options)

@@ -13,16 +13,29 @@ private func hubOptions(_ options: Stage.Options, reads: Int = 2) -> StreamHub.O
     choices.concurrency = options.concurrency ?? 0
     choices.pendingReads = reads
     choices.port.driver = options.driver
+    choices.port.pollBeforeSleep = options.poll
     return choices
 }
 
-/// `--serve`: gives lines back to whoever connects with `nc`, until Ctrl-C or SIGTERM.
+/// `--serve`: gives lines back to whoever connects with `nc`, or frames to another program, until Ctrl-C or SIGTERM.
 func serve(_ options: Stage.Options, on terminal: Terminal) throws {
+    switch options.value(frames) ?? "lines" {
+    case "u32be": try serve(LengthPrefixed(.four, .bigEndian, maximumLength: 1 << 20), options, on: terminal)
+    case "u32le":
+        try serve(LengthPrefixed(.four, .littleEndian, maximumLength: 1 << 20), options, on: terminal)
+    default: try serve(Lines(maximumLength: 1024), options, on: terminal)
+    }
+}
+
+private func serve(_ codec: some FrameCodec, _ options: Stage.Options, on terminal: Terminal) throws {
     let interrupt = Interrupt()
     if options.has(.svg) || options.has(.trace) { Recorder.start() }
-    let server = try FramedService(
-        Lines(maximumLength: 1024), options: hubOptions(options)
-    )
+    var choices = hubOptions(options)
+    // The handler posts an answer and returns: so a worker may take several packets at a time, and hand over what it has
+    // posted when it has handled them.
+    choices.batch = 16
+    choices.port.submission = .afterBatch
+    let server = try FramedService(codec, options: choices)
     let address = try server.listen(on: options.listenAddress) { FramedEcho(tellsErrors: true) }
     terminal.say("listening on \(address)")
     _ = interrupt.wait()
@@ -34,7 +47,7 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     }
     let ledger = server.ledger
     terminal.say(
-        "\(readable(server.hub.counters.opened)) connections; \(readable(ledger.messages)) lines, "
+        "\(readable(server.hub.counters.opened)) connections; \(readable(ledger.messages)) messages, "
             + "\(readable(ledger.joined)) of them in several pieces; \(ledger.malformed) too long, "
             + "\(ledger.cutShort) without an end")
     terminal.claim("every chunk is back", holds: isClean && server.hub.counters.chunks.inUse == 0)
@@ -47,6 +60,7 @@ func playServer(_ options: Stage.Options, on terminal: Terminal) throws {
     let together = Counter()
     var choices = hubOptions(options, reads: 4)
     choices.chunkCapacity = 128
+    choices.maximumReadSize = 128
     let server = try FramedService(codec, options: choices)
     let address = try server.listen { OneAtATime(together: together) }
     let clients = 4

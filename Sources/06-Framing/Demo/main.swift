@@ -4,12 +4,15 @@ import Glibc
 import Kernel
 import Stage
 
+let frames = Option.choice(
+    "frames", ["lines", "u32be", "u32le"],
+    "what --serve gives back: lines, or frames with 4 bytes in front that count what follows (lines)")
 let options = Stage.Options.ofThisProgram(
     Usage(
         "06-framing",
         "A stream of messages, cut at every place there is: the same messages, however it is cut.",
         options: [
-            .serve, .address, .workers, .concurrency, .driver,
+            .serve, .address, .workers, .concurrency, .poll, frames, .driver,
             .output("svg", "write the messages in their chunks as a picture"), .trace, .plain,
         ],
         pitfalls: Chapter06.pitfalls))

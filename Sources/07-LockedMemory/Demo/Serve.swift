@@ -9,6 +9,7 @@ func serverOptions(_ options: Stage.Options, _ mode: String?) -> BudgetedServer.
     var choices = serverOptions(mode: mode, driver: options.driver)
     choices.hub.workers = options.workers ?? 2
     choices.hub.concurrency = options.concurrency ?? 0
+    choices.hub.port.pollBeforeSleep = options.poll
     return choices
 }
 

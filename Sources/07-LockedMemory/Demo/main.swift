@@ -17,7 +17,9 @@ let options = Stage.Options.ofThisProgram(
     Usage(
         "07-locked-memory",
         "10,000 idle connections in four modes: the pages they lock, and what the busy ones pay.",
-        options: [.serve, mode, .address, .workers, .concurrency, .driver, .clients, .svg, .trace, .plain],
+        options: [
+            .serve, mode, .address, .workers, .concurrency, .poll, .driver, .clients, .svg, .trace, .plain,
+        ],
         pitfalls: Chapter07.pitfalls))
 let terminal = Terminal(options)
 
