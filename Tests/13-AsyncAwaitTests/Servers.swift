@@ -43,7 +43,8 @@ private struct Running {
 
 /// A server from its beginning to its end.
 private func serveOne(_ driver: DriverKind) throws {
-    let running = try Running(driver)
+    // A grace that does not end: chapter 10's pool would keep another thread for a while when its timers call.
+    let running = try Running(driver, { $0.grace = .seconds(10) })
     let client = try Socket.connected(to: running.server.address)
     if !client.isAnswered() { failInChild("no answer") }
     _ = running.stop()
@@ -111,6 +112,31 @@ struct Chapter13AsyncAwaitServer {
                     }
                 }
             }
+        }
+    }
+
+    // I13.7, I13.9
+    @Test("what a task has sent before it is cancelled still arrives, whole", arguments: DriverKind.permitted)
+    func lastWords(driver: DriverKind) async throws {
+        try await onAThread {
+            let answer = [UInt8](repeating: 7, count: 2_000_000)
+            let hasSent = Gate()
+            let running = try Running(driver, { ($0.grace, $0.lingering) = (.seconds(10), .seconds(10)) }) {
+                connection in
+                _ = try await connection.next()
+                try connection.stream.send(answer.withUnsafeBytes { SharedBytes($0) })
+                hasSent.open()
+                while try await connection.next() != nil {}
+            }
+            let client = try Socket.connected(to: running.server.address)
+            try client.say("?")
+            hasSent.pass()
+            running.task.task.cancel()
+            #expect(eventually { running.server.counters.tasks == 1 })
+            #expect(try client.hearBytes(answer.count + 1) == answer)
+            client.close()
+            #expect(code(running.stop()) == nil)
+            #expect(running.left == [0, 0, 0, 0, 0, 0])
         }
     }
 

@@ -162,10 +162,11 @@ public final class AsyncConnection: StreamHandler, @unchecked Sendable {
         withUnsafeCurrentTask { $0.map { unsafeBitCast($0, to: UInt.self) } ?? 0 }
     }
 
-    /// Uses the connection, and ends it: in order when `body` returns, at once when it throws. Once for each connection.
+    /// Uses the connection, and ends it: in order when `body` returns or has been cancelled, at once when it throws for another
+    /// reason. Once for each connection.
     ///
     /// When the calling task is cancelled, what it and its children wait for on this connection ends; what has come is still
-    /// given out.
+    /// given out, and what it has sent still leaves.
     ///
     /// - Parameter lingering: How long the other side may take to end, too, behind the last byte of `body`.
     public func use<Value, Failure: Error>(
@@ -177,7 +178,10 @@ public final class AsyncConnection: StreamHandler, @unchecked Sendable {
             operation: {
                 await Result(isolation: isolation) { () async throws(Failure) in try await body(self) }
             }, onCancel: { cancelScope() }, isolation: isolation)
-        if case .failure = result { stream.close() } else { part(lingering) }
+        switch result {
+        case .failure where !lock.locked({ scope.isCancelled }): stream.close()
+        default: part(lingering)
+        }
         discard()
         await over.wait(isolation: isolation)
         return try result.get()

@@ -9,6 +9,7 @@ extension BrokenOperation {
         await withUnsafeContinuation { continuation in
             waiter = continuation
             try? socket.receive(self, into: memory)
+            hasTried.open()
         }
         return outcome
     }
@@ -29,6 +30,7 @@ public enum ContinuationNeverResumed {
             let waiting = executor.start { await operation.receiveOrHang(from: pair.server) }
             let hasReturned = waiting.over.pass(within: .milliseconds(100))
             // So that this program can go on.
+            operation.hasTried.pass()
             operation.waiter?.resume()
             waiting.over.pass()
             executor.stop()

@@ -59,6 +59,8 @@ class BrokenOperation: HubTask, @unchecked Sendable {
     let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 64, alignment: 16)
     // Written before the post.
     var waiter: UnsafeContinuation<Void, Never>?
+    /// Opens when the post has been tried.
+    let hasTried = Gate()
     /// Opens when the packet has come.
     let done = Gate()
 
