@@ -164,7 +164,8 @@ struct Chapter13AsyncAwaitOperations {
             hasBegun.pass()
             executor.stop()
             latch.open()
-            #expect(task.over.pass())
+            // Swift's own threads may have other tests to run.
+            #expect(task.over.pass(within: .seconds(50)))
             #expect(executor.counters.strayJobs > 0)
         }
     }

@@ -12,15 +12,11 @@ public enum HopPerCompletion {
         slug: "hop-per-completion",
         title: "the task runs on another executor than the completion that it waits for: a wake-up for each",
         broken: { driver in
-            // ⚠︎ Broken on purpose: nobody says where the task is to run, so it runs on Swift's own threads.
-            try play(driver) { _, body in
-                let over = Gate()
-                Task.detached {
-                    await body()
-                    over.open()
-                }
-                return over.pass()
-            }
+            // ⚠︎ Broken on purpose: the task runs on another executor's threads than its connection. So it does on Swift's
+            // own, when nobody says where it is to run.
+            let other = try makeExecutor(driver, workers: 1, concurrency: 1)
+            defer { other.stop() }
+            return try play(driver) { _, body in other.start(body).over.pass() }
         },
         fixed: { driver in
             try play(driver) { executor, body in executor.start(body).over.pass() }
