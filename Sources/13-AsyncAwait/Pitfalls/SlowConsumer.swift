@@ -29,7 +29,7 @@ public enum SlowConsumer {
         slug: "slow-consumer",
         title: "a sequence reads ahead without a bound while its consumer is slow",
         broken: { driver in
-            let executor = try makeExecutor(driver)
+            let executor = try makeExecutor(driver) { $0.maximumReadSize = $0.chunkCapacity }
             let pair = try smallPair()
             let bridge = BrokenBridge()
             let stream = try executor.hub.adopt(pair.server, handler: bridge)
@@ -46,7 +46,7 @@ public enum SlowConsumer {
             return observe(sent, held)
         },
         fixed: { driver in
-            let executor = try makeExecutor(driver)
+            let executor = try makeExecutor(driver) { $0.maximumReadSize = $0.chunkCapacity }
             let pair = try smallPair()
             let connection = try executor.adopt(pair.server)
             let mayGoOn = Latch()
