@@ -146,6 +146,28 @@ struct Chapter12ManyPortsBalancing {
         #expect(scene.loads.dropFirst(8).map(\.port) == places)
     }
 
+    // I12.4
+    @Test("segregated: who goes up and down at the border is not carried to and fro")
+    func border() {
+        var options = Balancer.Options(.segregated(heavyShare: 0.5))
+        options.rest = 0
+        var balancer = Balancer(options)
+        var loads = (0..<40).map { Balancer.Load(id: .next(), port: $0 % 2, rate: 100) }
+        // Another one is always heavy, so there are always two parts.
+        loads[3].rate = 1_000
+        let one = loads[1].id
+        var moves = 0
+        for interval in 0..<40 {
+            // More than twice the mean, and less, but never less than the mean itself.
+            loads[1].rate = interval % 2 == 0 ? 260 : 180
+            for move in balancer.moves(for: loads, ports: 2) {
+                loads[loads.firstIndex { $0.id == move.id }!].port = move.to
+                if move.id == one { moves += 1 }
+            }
+        }
+        #expect(moves == 1 && loads[1].port == 0)
+    }
+
     @Test("nothing to do: off, one port, nobody, as good as idle, all the same")
     func nothing() {
         var off = Balancer(.init(.off))

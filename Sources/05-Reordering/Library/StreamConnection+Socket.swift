@@ -43,3 +43,17 @@ extension StreamConnection: ReceivingEnd {
 
     func returnLarger(_ buffer: UnsafeMutableRawBufferPointer) { hub.largerBuffers.giveBack(buffer) }
 }
+
+extension StreamConnection {
+    /// Nobody has a share in the chunk any more.
+    func readAgain(_ chunk: Chunk) {
+        lock.lock()
+        replan(with: chunk)
+        leave()
+    }
+
+    /// Under the lock: a send had a share in a chunk that was read.
+    func dropShare(of chunk: Chunk) {
+        if chunk.dropShare() { replan(with: chunk) }
+    }
+}

@@ -101,6 +101,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         if reason == nil, let first { receiver.begin(with: first, self) }
         // From here on others may have it read, too.
         isReading = true
+        if currentPort !== hub.port { return goOnThere() }
         replan()
         // It may have been asked for before there was a connection.
         finishIfDone()
@@ -195,6 +196,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     func wakeCame() {
         lock.lock()
         wakes -= 1
+        replan()
+        // It may have been asked for before there was a connection.
+        finishIfDone()
         drain()
     }
 
@@ -243,9 +247,18 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
             afterwards()
             lock.lock()
         }
+        goOnThere()
+    }
+
+    /// With the lock, and returns without it, in the middle of handing over: the rest is for a worker of the connection's own
+    /// port. If this one posted reads there, it might bring what completes at once behind what that one brings.
+    private func goOnThere() {
         isDraining = false
-        replan()
-        leave()
+        wakes += 1
+        let port = currentPort
+        lock.unlock()
+        hub.wake(self, at: port)
+        hub.settle()
     }
 
     /// Under the lock: a worker is calling the handler, or is about to.
@@ -283,18 +296,6 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     func replan(with slot: Chunk? = nil) {
         guard isReading else { return }
         receiver.replan(self, hub.receives, with: slot, mayWait: !isDraining)
-    }
-
-    /// Nobody has a share in the chunk any more.
-    func readAgain(_ chunk: Chunk) {
-        lock.lock()
-        replan(with: chunk)
-        leave()
-    }
-
-    /// Under the lock: a send had a share in a chunk that was read.
-    func dropShare(of chunk: Chunk) {
-        if chunk.dropShare() { replan(with: chunk) }
     }
 
     // MARK: The end
