@@ -136,12 +136,17 @@ public final class Link: @unchecked Sendable {
 
     /// Sends a message that is kept until the server's program has said that it has it, over however many connections.
     public func sendAcknowledged(_ message: RawSpan, token: Int) throws(SystemError) {
-        if let session { return try session.sendAcknowledged(message, token: token) }
-        guard let kept = delivery.keep(message.withUnsafeBytes { Array($0) }, token) else {
+        lock.lock()
+        if let session = present {
+            lock.unlock()
+            return try session.sendAcknowledged(message, token: token)
+        }
+        // Under the lock: the connection that comes next looks there before it is the present one.
+        let kept = delivery.keep(message.withUnsafeBytes { Array($0) }, token)
+        lock.unlock()
+        guard kept != nil else {
             throw SystemError(ENOBUFS, attempted: "keep more than \(Delivery.limit) messages for \(address)")
         }
-        // A connection may stand since, and have taken it along: then the server finds that it has it already.
-        session?.sendAgain([kept])
     }
 
     // MARK: Connecting
@@ -200,14 +205,17 @@ public final class Link: @unchecked Sendable {
             if let attempt = pauses?.attempt, attempt > 0 { run.reconnected() }
             pauses?.begin()
         }
-        session.sendAgain(delivery.undelivered)
+        var last: UInt64 = 0
         while true {
             // What is said meanwhile goes behind.
-            let words = lock.locked { () -> [[UInt8]] in
-                if kept.isEmpty { present = session }
-                return exchange(&kept, with: [])
+            let (messages, words) = lock.locked { () -> ([Delivery.Message], [[UInt8]]) in
+                let messages = delivery.undelivered.filter { $0.number > last }
+                if kept.isEmpty, messages.isEmpty { present = session }
+                return (messages, exchange(&kept, with: []))
             }
-            if words.isEmpty { return }
+            if words.isEmpty, messages.isEmpty { return }
+            last = messages.last?.number ?? last
+            session.sendAgain(messages)
             for (index, word) in words.enumerated() {
                 do throws(SystemError) { try session.send(word.span.bytes) } catch {
                     // No room, or it is gone again: what is left waits for the next.
