@@ -35,9 +35,11 @@ enum PortMoves {
         for client in clients { client.start { isOver.isOpen } }
         var turn = 0
         while set.counters.moves.made < moves, !limit.hasPassed {
+            // To another one each time, whatever the order of the connections.
+            turn += 1
             for connection in set.hub.connections {
-                turn += 1
-                try? set.reassign(connection, to: turn % 4)
+                let place = set.place(of: connection) ?? 0
+                try? set.reassign(connection, to: (place + 1 + turn % 3) % 4)
             }
             usleep(100)
         }

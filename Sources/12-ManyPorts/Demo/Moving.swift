@@ -71,9 +71,12 @@ func showMoves(_ options: Stage.Options, on terminal: Terminal) throws {
     let limit = Deadline.after(.seconds(4))
     var turn = 0
     while set.counters.moves.made < wanted, !limit.hasPassed {
+        // To another one each time.
+        turn += 1
         for connection in set.hub.connections {
-            turn += 1
-            try? set.reassign(connection, to: turn % set.ports.count)
+            let place = set.place(of: connection) ?? 0
+            let step = 1 + turn % (set.ports.count - 1)
+            try? set.reassign(connection, to: (place + step) % set.ports.count)
         }
         usleep(500)
     }
