@@ -39,6 +39,8 @@ final class Watched: @unchecked Sendable {
         var hub = StreamHub.Options()
         hub.port.driver = driver
         hub.chunkCapacity = chunk
+        // The bounds that the tests state are those of one chunk.
+        hub.maximumReadSize = chunk
         service = try FramedService(RequestHeads(), options: hub, round: .milliseconds(10))
         self.address = try service.listen(on: address) { page.handler() }
         (self.page, self.asked) = (page, asked)
