@@ -143,7 +143,7 @@ final class Story {
     func flood() throws {
         terminal.heading("A client that sends, and does not read")
         let flooder = try PlainClient(to: server.address!)
-        try flooder.socket.setBufferSizes(receive: 4_096)
+        try flooder.socket.setBufferSizes(receive: 65_536)
         // The first byte says that it is the program's; the second asks for an answer of its own each.
         let frames = (0..<3_000).flatMap { _ in
             PlainClient.frame([0, UInt8(ascii: "!")] + [UInt8](repeating: 7, count: 2_000))

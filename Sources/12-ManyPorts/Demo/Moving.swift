@@ -106,6 +106,7 @@ func showOrder(_ options: Stage.Options, on terminal: Terminal) throws {
         (choices.ports, choices.workersEach, choices.interval) = (ports, workers, nil)
         choices.streams.port.driver = options.driver
         (choices.streams.pendingReads, choices.streams.chunkCapacity) = (4, 64)
+        choices.streams.maximumReadSize = 64
         let set = try PortSet(choices)
         let handlers = (1...4).map { _ in Changes() }
         let pairs = try Pair.several(4)
