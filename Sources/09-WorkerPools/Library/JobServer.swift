@@ -40,7 +40,10 @@ public final class JobServer: Sendable {
     ///
     /// - Throws: EINVAL for impossible options, EMFILE, EAGAIN.
     public init(_ options: Options = Options()) throws(SystemError) {
-        let service = try FramedService(Lines(), options: options.streams)
+        var streams = options.streams
+        // What a read may bring is answered with the connection's own contexts: so reads do not grow here.
+        streams.maximumReadSize = streams.chunkCapacity
+        let service = try FramedService(Lines(), options: streams)
         let hub = service.hub
         let sessions = Guarded<[ConnectionID: JobSession]>([:])
         let queue = JobQueue(capacity: options.jobs, capacityPerClient: options.jobsPerClient) { clients in
