@@ -2,7 +2,7 @@ import Framing
 import Glibc
 import Kernel
 import Reordering
-import Synchronization
+import Contexts
 
 /// A server's figures for browsers: a page, its figures as JSON, and events that bring them twice a second. Any number of
 /// connections share it; each gets a handler from it.
@@ -39,7 +39,7 @@ public final class StatusPage: Sendable {
 
     let options: Options
     private let statistics: @Sendable () -> WatchStatistics
-    private let state = Mutex(State())
+    private let state = Guarded(State())
 
     private struct State {
         var counters = Counters()
@@ -59,9 +59,9 @@ public final class StatusPage: Sendable {
     public func handler() -> any FrameHandler<RequestHeads> { Visitor(self) }
 
     /// What has been asked so far.
-    public var counters: Counters { state.withLock { $0.counters } }
+    public var counters: Counters { state.locked { $0.counters } }
 
-    func count(_ change: (inout Counters) -> Void) { state.withLock { change(&$0.counters) } }
+    func count(_ change: (inout Counters) -> Void) { state.locked { change(&$0.counters) } }
 
     /// The hosts that this server is, to a client that has come to that address.
     func names(at local: Address?) -> [String] {
@@ -74,9 +74,9 @@ public final class StatusPage: Sendable {
 
     /// The event of this round of the clock: the first viewer whose turn it is asks for the figures, the others get the same.
     func event(_ round: UInt64) -> SharedBytes {
-        if let made = state.withLock({ $0.round == round ? $0.event : nil }) { return made }
+        if let made = state.locked({ $0.round == round ? $0.event : nil }) { return made }
         let event = shared("data: \(statistics().json)\n\n")
-        state.withLock {
+        state.locked {
             $0.round = round
             $0.event = event
         }

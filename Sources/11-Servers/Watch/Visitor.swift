@@ -2,7 +2,6 @@ import Contexts
 import Framing
 import Kernel
 import Reordering
-import Synchronization
 
 /// One connection of a browser: answers one request after the other, in their order, and may become a viewer of events.
 ///
@@ -12,7 +11,7 @@ final class Visitor: FrameHandler {
     typealias Codec = RequestHeads
 
     private let page: StatusPage
-    private let state = Mutex(State())
+    private let state = Guarded(State())
 
     /// `tick` comes beside the other calls.
     private struct State {
@@ -37,7 +36,7 @@ final class Visitor: FrameHandler {
     func received(_ head: RawSpan, on connection: FramedConnection<RequestHeads>) {
         let names = page.names(at: connection.stream?.localAddress)
         let isEmptyLine = head.byteCount <= 2
-        let isNext = state.withLock { state in
+        let isNext = state.locked { state in
             state.taken += head.byteCount
             guard !isEmptyLine, !state.isOver, !state.isViewer else { return false }
             return !state.isAnswering
@@ -49,11 +48,11 @@ final class Visitor: FrameHandler {
     func failed(_ connection: FramedConnection<RequestHeads>, _ error: FrameError) {
         // One that leaves in the middle of a word is owed no answer.
         if case .endedInside = error.fault { return ended(connection) }
-        enqueue(Reply(.headTooLarge), !state.withLock { $0.isAnswering }, on: connection)
+        enqueue(Reply(.headTooLarge), !state.locked { $0.isAnswering }, on: connection)
     }
 
     private func enqueue(_ reply: Reply, _ isNext: Bool, on connection: FramedConnection<RequestHeads>) {
-        let isWelcome = state.withLock { state in
+        let isWelcome = state.locked { state in
             guard !state.isOver, !state.isViewer else { return false }
             state.waiting.append(reply)
             return true
@@ -68,7 +67,7 @@ final class Visitor: FrameHandler {
     /// Sends the next answer; without one it goes on reading.
     private func answerNext(on connection: FramedConnection<RequestHeads>) {
         guard let stream = connection.stream else { return }
-        let next = state.withLock { state -> Reply? in
+        let next = state.locked { state -> Reply? in
             state.isAnswering = !state.waiting.isEmpty && !state.isOver
             state.quiet = nil
             return state.isAnswering ? state.waiting.removeFirst() : nil
@@ -81,7 +80,7 @@ final class Visitor: FrameHandler {
         if reply.isStream {
             // What the system keeps for somebody who does not read has a bound, too.
             try? stream.socket.setBufferSizes(send: 32_768)
-            state.withLock { ($0.isViewer, $0.waiting) = (true, []) }
+            state.locked { ($0.isViewer, $0.waiting) = (true, []) }
             page.count { $0.viewers += 1 }
             stream.resumeReading()
         } else if reply.closes {
@@ -96,24 +95,24 @@ final class Visitor: FrameHandler {
     /// The last answer is on its way. The end is said behind it, and what still comes is thrown away for a while: to close at once
     /// would reset the connection, and the answer with it.
     private func leave(_ stream: StreamConnection) {
-        state.withLock { ($0.isOver, $0.waiting) = (true, []) }
+        state.locked { ($0.isOver, $0.waiting) = (true, []) }
         stream.resumeReading()
         stream.disconnect(.graceful(within: page.options.closing))
     }
 
     func sent(_ token: Int, on connection: FramedConnection<RequestHeads>) {
         let isEvent = token == Token.event
-        state.withLock { if isEvent { $0.eventSince = nil } }
-        if !isEvent, !state.withLock({ $0.isViewer || $0.isOver }) { answerNext(on: connection) }
+        state.locked { if isEvent { $0.eventSince = nil } }
+        if !isEvent, !state.locked({ $0.isViewer || $0.isOver }) { answerNext(on: connection) }
     }
 
     func ended(_ connection: FramedConnection<RequestHeads>) {
         // A viewer that sends no more is gone.
-        if state.withLock({ $0.isViewer }) { connection.close() } else { connection.finish() }
+        if state.locked({ $0.isViewer }) { connection.close() } else { connection.finish() }
     }
 
     func closed(_ connection: FramedConnection<RequestHeads>, _ reason: CloseReason) {
-        let wasViewer = state.withLock { state in
+        let wasViewer = state.locked { state in
             state.isOver = true
             return exchange(&state.isViewer, with: false)
         }
@@ -127,7 +126,7 @@ final class Visitor: FrameHandler {
     func tick(_ now: UInt64, on connection: FramedConnection<RequestHeads>) {
         guard let stream = connection.stream else { return }
         let received = stream.traffic.bytesReceived
-        switch state.withLock({ due(&$0, now, received) }) {
+        switch state.locked({ due(&$0, now, received) }) {
         case .nothing: break
         case .event(let round): send(page.event(round), Token.event, on: stream)
         case .drop:
