@@ -141,7 +141,10 @@ struct Chapter09WorkerPoolsServer {
             #expect(last <= 100 * 3 * 4_096, "\(last) bytes received of \(sent)")
             for client in clients { try client.socket.abort() }
             gate.open()
-            #expect(eventually { server.hub.connections.isEmpty && server.pool.queue.count == 0 })
+            #expect(
+                eventually(within: .seconds(60)) {
+                    server.hub.connections.isEmpty && server.pool.queue.count == 0
+                })
             #expect(server.stop())
         }
     }

@@ -75,7 +75,7 @@ public enum UnboundedJobs {
             // The rest of the line that was cut, and all that come behind it.
             let all = Array((0..<questions).map { _ in "primes 1" }.joined(separator: "\n").utf8) + [10]
             let (rest, client) = (Array(all[sent...]), LineClient(pair.client))
-            let writer = startThread("rest") { try? pair.client.say(rest) }
+            let writer = startThread("rest") { try? pair.client.say(rest, within: .seconds(60)) }
             var answers = 0
             while answers < questions, let answer = try client.hear(), answer == "0 primes below 1" {
                 answers += 1
