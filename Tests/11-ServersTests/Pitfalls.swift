@@ -50,11 +50,15 @@ struct Chapter11ServersPitfalls {
         try await happens(RandomDisconnects.pitfall, driver)
     }
 
-    @Test("shutdown-under-load: a handler uses what is freed")
-    func shutdownUnderLoad() async throws { try await happens(ShutdownUnderLoad.pitfall, .epoll) }
+    @Test("shutdown-under-load: a handler uses what is freed", arguments: DriverKind.permitted)
+    func shutdownUnderLoad(driver: DriverKind) async throws {
+        try await happens(ShutdownUnderLoad.pitfall, driver)
+    }
 
-    @Test("shutdown-gives-up-waiting: a handler uses what is freed")
-    func shutdownGivesUpWaiting() async throws { try await happens(ShutdownGivesUpWaiting.pitfall, .epoll) }
+    @Test("shutdown-gives-up-waiting: a handler uses what is freed", arguments: DriverKind.permitted)
+    func shutdownGivesUpWaiting(driver: DriverKind) async throws {
+        try await happens(ShutdownGivesUpWaiting.pitfall, driver)
+    }
 
     @Test("start-twice: it listens twice")
     func startTwice() async throws { try await happens(StartTwice.pitfall, .epoll) }

@@ -44,11 +44,16 @@ public final class LargerBuffers: @unchecked Sendable {
     /// none.
     func take(over bytes: Int) -> UnsafeMutableRawBufferPointer? {
         let found: (size: Int, buffer: UnsafeMutableRawBufferPointer?)? = lock.locked {
-            let sizes = LargerBuffers.sizes.filter { $0 <= largest && count.inUse + $0 <= limit }
-            guard let size = sizes.first(where: { $0 > bytes }) ?? sizes.last else { return nil }
-            count.inUse += size
+            var chosen: Int?
+            for (index, size) in LargerBuffers.sizes.enumerated()
+            where size <= largest && count.inUse + size <= limit {
+                chosen = index
+                if size > bytes { break }
+            }
+            guard let chosen else { return nil }
+            count.inUse += LargerBuffers.sizes[chosen]
             count.peak = max(count.peak, count.inUse)
-            return (size, free[LargerBuffers.sizes.firstIndex(of: size)!].popLast())
+            return (LargerBuffers.sizes[chosen], free[chosen].popLast())
         }
         // Memory is asked for without the lock.
         return found.map { $0.buffer ?? BufferMemory.take($0.size) }

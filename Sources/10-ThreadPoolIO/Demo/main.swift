@@ -5,7 +5,7 @@ import ThreadPoolIO
 import ThreadPoolIOPitfalls
 
 // The broken twins run in a process of their own, which is this program again.
-CrashChild.runIfAsked()
+ownProcess.runIfAsked()
 
 let options = Stage.Options.ofThisProgram(
     Usage(

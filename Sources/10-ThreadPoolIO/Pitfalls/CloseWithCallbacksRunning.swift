@@ -10,7 +10,7 @@ public enum CloseWithCallbacksRunning {
     public static let pitfall = Pitfall(
         slug: slug,
         title: "the object is closed and its context freed while a callback uses it",
-        broken: { driver in try CrashChild.observe(slug, driver) },
+        broken: { driver in try ownProcess.dies(slug, driver) },
         fixed: { driver in
             let scene = try Scene(driver)
             let isFreed = Gate()
@@ -37,8 +37,8 @@ public enum CloseWithCallbacksRunning {
     public static func crash(_ driver: DriverKind) throws {
         let scene = try Scene(driver)
         scene.brokenEnd()
-        CrashChild.say("the object is closed and its context freed; a callback is at a gate")
-        CrashChild.say(CrashChild.lastWords)
+        OwnProcess.say("the object is closed and its context freed; a callback is at a gate")
+        OwnProcess.say(OwnProcess.lastWords)
         scene.mayTouch.open()
         try scene.pool.closeAndWait()
     }

@@ -10,7 +10,7 @@ public enum MessageLongerThanBuffer {
     public static let pitfall = Pitfall(
         slug: slug,
         title: "a line is copied into a buffer that is a byte shorter",
-        broken: { driver in try CrashChild.observe(slug, driver) },
+        broken: { driver in try ownProcess.dies(slug, driver) },
         fixed: { driver in
             var options = PoolServer.Options()
             options.pool.port.driver = driver
@@ -43,8 +43,8 @@ public enum MessageLongerThanBuffer {
     public static func crash(_ driver: DriverKind) throws {
         var request = try BrokenSend()
         request.put([UInt8](repeating: UInt8(ascii: "x"), count: 2_043))
-        CrashChild.say("a line of 2,043 bytes lies in a buffer of 2,043")
-        CrashChild.say(CrashChild.lastWords)
+        OwnProcess.say("a line of 2,043 bytes lies in a buffer of 2,043")
+        OwnProcess.say(OwnProcess.lastWords)
         request.put([UInt8](repeating: UInt8(ascii: "x"), count: 2_044))
     }
 

@@ -96,13 +96,14 @@ final class Story {
         self.client = client
         try client.start()
         for _ in 0..<count { try client.connect(to: server.address!, choices.link) }
-        _ = eventually { echoed.value >= count * 3 }
-        // The server throws some out, in both ways; their links come back and begin again.
-        for (index, session) in server.sessions.enumerated() where index % 4 == 0 {
+        _ = eventually { server.connectionCount == count && echoed.value >= count * 3 }
+        // The server throws a quarter of them out, in both ways; their links come back and begin again.
+        let thrownOut = server.sessions.enumerated().filter { $0.offset % 4 == 0 }
+        for (index, session) in thrownOut {
             session.disconnect(index % 8 == 0 ? .abortive : .graceful(within: .seconds(1)))
         }
         let isDone = eventually(within: .seconds(20)) {
-            client.statistics.reconnects >= count / 4
+            client.statistics.reconnects >= thrownOut.count
                 && client.links.allSatisfy { $0.session?.context as? Int == 10 }
         }
         let (there, here) = (server.statistics, client.statistics)

@@ -4,6 +4,8 @@ import Servers
 import ServersPitfalls
 import Stage
 
+ownProcess.runIfAsked()
+
 let folderOption = Option("folder", "DIR", "where files arrive and lie; none without it") {
     $0.isEmpty ? "is no folder" : nil
 }

@@ -41,7 +41,7 @@ public protocol EndpointHandler: AnyObject, Sendable {
     func offered(_ name: String, _ size: UInt64, _ session: Session) -> Bool
     /// How far a file is.
     func progress(_ progress: TransferProgress, _ session: Session)
-    /// A file is through, or has come to nothing.
+    /// A file is complete, or has come to nothing.
     func fileFinished(_ result: TransferResult, _ session: Session)
     /// What comes is no message. By default the session finishes.
     func failed(_ error: FrameError, _ session: Session)

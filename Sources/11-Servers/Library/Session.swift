@@ -222,7 +222,7 @@ public class Session: @unchecked Sendable {
         return send
     }
 
-    /// Too much is under way: nothing more is read until half of it is through. (I11.4) Both decisions are made under the lock,
+    /// Too much is under way: nothing more is read until half of it has been sent. (I11.4) Both decisions are made under the lock,
     /// so the last one is made with the last number.
     func lookAtSends() {
         lock.lock()

@@ -147,17 +147,14 @@ public enum RandomDisconnects {
     }
 }
 
-/// What a worker uses in its handler, and what a stop may give back too early.
-final class WorkersContext: Sendable {
-    let isFreed = Guarded(false)
-}
-
 /// Stop comes while packets are being handled.
 public enum ShutdownUnderLoad {
-    /// For the demo and the tests.
+    static let slug = "shutdown-under-load"
+
+    /// For the demo and the tests. The broken half runs in a child process, which it kills.
     public static let pitfall = Pitfall(
-        slug: "shutdown-under-load", title: "stop gives memory back that a worker is just using",
-        broken: { _ in try BrokenStop.run(waiting: nil) },
+        slug: slug, title: "stop gives memory back that a worker is just using",
+        broken: { driver in try ownProcess.dies(slug, driver) },
         fixed: { driver in
             var (stopped, isQuiet, heard) = (0, true, 0)
             for moment in 1...20 {
@@ -187,11 +184,12 @@ public enum ShutdownUnderLoad {
 
 /// Stop waits for some time, and gives up.
 public enum ShutdownGivesUpWaiting {
-    /// For the demo and the tests.
+    static let slug = "shutdown-gives-up-waiting"
+
+    /// For the demo and the tests. The broken half runs in a child process, which it kills.
     public static let pitfall = Pitfall(
-        slug: "shutdown-gives-up-waiting",
-        title: "stop waits for a worker for a while, and then frees what it uses",
-        broken: { _ in try BrokenStop.run(waiting: .milliseconds(20)) },
+        slug: slug, title: "stop waits for a worker for a while, and then frees what it uses",
+        broken: { driver in try ownProcess.dies(slug, driver) },
         fixed: { driver in
             let (inside, go) = (Gate(), Gate())
             let program = Program()
@@ -225,29 +223,43 @@ public enum ShutdownGivesUpWaiting {
         })
 }
 
-/// ⚠︎ Broken on purpose: stop frees the workers' context, at once or when its patience is over.
+/// A server whose stop frees what its handler uses. The process does not survive that.
 enum BrokenStop {
-    static func run(waiting patience: Duration?) throws -> Observation {
-        let context = WorkersContext()
-        let (inside, go, ended) = (Gate(), Gate(), Gate())
-        let usedFreed = Guarded(false)
-        let worker = startThread("worker") {
-            inside.open()
-            go.pass()
-            // Real memory would be another's by now.
-            usedFreed.locked { $0 = context.isFreed.locked { $0 } }
-            ended.open()
+    /// ⚠︎ Broken on purpose: frees it at once, or when its patience is over.
+    static func crash(_ driver: DriverKind, waiting patience: Duration?) throws {
+        let (inside, go, over) = (Gate(), Gate(), Gate())
+        let context = try GuardedMemory(64)
+        let hub = try startHub(driver)
+        let address = try hub.listen { _ in
+            StreamProgram(received: { _, _ in
+                inside.open()
+                go.pass()
+                context.bytes[0] &+= 1
+            })
         }
+        let client = try Socket.connected(to: address)
+        try client.say("this takes long")
         inside.pass()
-        if let patience { _ = ended.pass(within: patience) }
-        context.isFreed.locked { $0 = true }
+        let stopper = startThread("stop") {
+            hub.stop()
+            over.open()
+        }
+        if let patience { _ = over.pass(within: patience) }
+        context.free()
+        OwnProcess.say("stop has freed the context of a handler that is at a gate")
+        OwnProcess.say(OwnProcess.lastWords)
         go.open()
-        worker.join()
-        let isUsed = usedFreed.locked { $0 }
-        return Observation(
-            happened: isUsed, lines: ["the handler goes on with a context that stop has freed: \(isUsed)"])
+        stopper.join()
     }
 }
+
+/// Scenarios that end in a crash.
+public let ownProcess = OwnProcess(
+    "11-server-and-client",
+    [
+        ShutdownUnderLoad.slug: { try BrokenStop.crash($0, waiting: nil) },
+        ShutdownGivesUpWaiting.slug: { try BrokenStop.crash($0, waiting: .milliseconds(20)) },
+    ])
 
 /// Start on what runs, stop on what does not.
 public enum StartTwice {

@@ -9,7 +9,7 @@ import Watch
 
 /// A page of another site reads this server's figures, through the browser of somebody who may.
 public enum BrowserReadsAcrossSites {
-    /// Gives everybody the figures, under whatever name.
+    /// ⚠︎ Broken on purpose: gives everybody the figures, under whatever name.
     final class BrokenPage: FrameHandler {
         typealias Codec = RequestHeads
 
@@ -64,7 +64,7 @@ public enum BrowserReadsAcrossSites {
 
 /// A viewer of the live events stops reading.
 public enum ViewerDoesNotRead {
-    /// Sends every event to every viewer, and leaves the rest to the queue.
+    /// ⚠︎ Broken on purpose: sends every event to every viewer, and leaves the rest to the queue.
     final class BrokenEvents: FrameHandler {
         typealias Codec = RequestHeads
         let viewer = Guarded<StreamConnection?>(nil)

@@ -5,7 +5,7 @@ import Kernel
 import Stage
 
 // Some of the broken twins run in a process of their own, which is this program again.
-OwnProcess.runIfAsked()
+ownProcess.runIfAsked()
 
 let options = Stage.Options.ofThisProgram(
     Usage(

@@ -98,7 +98,7 @@ public final class AwaitedOperation: Overlapped, @unchecked Sendable {
             if isCancelled { throw SystemError(SystemError.cancelled, attempted: "begin an operation") }
             try executor.begins(self, on: handle)
             // Written before the post; behind it the packet may be anywhere. The lock holds it, and a cancel, back until this
-            // call is through.
+            // call has returned.
             waiter = continuation
             try post(memory)
             lock.unlock()

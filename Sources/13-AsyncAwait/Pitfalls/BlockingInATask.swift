@@ -12,7 +12,7 @@ public enum BlockingInATask {
         slug: slug,
         title: "tasks that block use up the threads of a fixed pool, and every other task waits",
         broken: { driver in
-            let (status, lines) = try OwnProcess.run(slug, driver)
+            let (status, lines) = try ownProcess.run(slug, driver)
             return Observation(happened: status == 0 && lines.last == lastWords, lines: lines)
         },
         fixed: { driver in

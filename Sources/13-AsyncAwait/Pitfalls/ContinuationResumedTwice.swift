@@ -34,7 +34,7 @@ public enum ContinuationResumedTwice {
         slug: slug,
         title: "completion and cancel both resume the task",
         broken: { driver in
-            let (status, lines) = try OwnProcess.run(slug, driver)
+            let (status, lines) = try ownProcess.run(slug, driver)
             return Observation(
                 happened: status != 0 && lines.last == lastWords,
                 lines: lines + ["the process ended with status \(status): Swift has noticed the second time"])

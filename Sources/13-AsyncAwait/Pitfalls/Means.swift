@@ -74,43 +74,10 @@ class BrokenOperation: HubTask, @unchecked Sendable {
     var outcome: Result<Int, SystemError> { error.map { .failure($0) } ?? .success(bytes) }
 }
 
-/// Scenarios that end in a trap, or use up Swift's own threads, run in a process of their own: the chapter's program, told
-/// which.
-public enum OwnProcess {
-    static let argument = "--own-process"
-
-    /// If this process was started as such a child: runs the scenario, and ends. To be called first in the program.
-    public static func runIfAsked() {
-        let words = CommandLine.arguments
-        guard words.count == 4, words[1] == argument, let driver = DriverKind(rawValue: words[3]) else {
-            return
-        }
-        do {
-            switch words[2] {
-            case ContinuationResumedTwice.slug: try ContinuationResumedTwice.crash(driver)
-            case BlockingInATask.slug: BlockingInATask.blockAll()
-            default: refuse("13-async-await: no scenario is called that")
-            }
-            exit(0)
-        } catch {
-            refuse("\(error)")
-        }
-    }
-
-    /// Runs the scenario in a child.
-    static func run(_ slug: String, _ driver: DriverKind) throws -> (status: Int32, lines: [String]) {
-        guard let program = Child.product("13-async-await") else {
-            throw SystemError(ENOENT, attempted: "find the program 13-async-await beside this one")
-        }
-        let ending = try Child.run(
-            program, [argument, slug, driver.rawValue], environment: ["SWIFT_BACKTRACE": "enable=no"],
-            within: .seconds(20))
-        if ending.timedOut { throw SystemError(ETIMEDOUT, attempted: "wait for the scenario's process") }
-        return (Int32(ending.status), ending.output.split(separator: "\n").map(String.init))
-    }
-
-    /// Says something at once, whatever happens next.
-    static func say(_ line: String) {
-        _ = (line + "\n").withCString { write(STDOUT_FILENO, $0, strlen($0)) }
-    }
-}
+/// Scenarios that end in a trap, or use up Swift's own threads.
+public let ownProcess = OwnProcess(
+    "13-async-await",
+    [
+        ContinuationResumedTwice.slug: { try ContinuationResumedTwice.crash($0) },
+        BlockingInATask.slug: { _ in BlockingInATask.blockAll() },
+    ])
