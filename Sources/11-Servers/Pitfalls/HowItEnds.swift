@@ -196,30 +196,18 @@ public enum BacklogDeadlock {
         },
         fixed: { driver in
             let program = Program()
-            // The systems' own buffers would take all of it, and nobody would have to wait.
-            program.onConnected = { try? $0.socket?.setBufferSizes(send: 16_384, receive: 16_384) }
+            // The systems' own buffers could take all of it.
+            let isNarrow: @Sendable (Session) -> Void = {
+                try? $0.socket?.setBufferSizes(send: 65_536, receive: 65_536)
+            }
+            program.onConnected = isNarrow
             program.onReceived = { message, session in try? session.send(message.span.bytes) }
             let server = try startServer(driver, program)
-            let (said, heard, isRight, all) = (Counter(), Counter(), Guarded(true), Gate())
+            let (heard, isRight, mayRead, all) = (Counter(), Guarded(true), Gate(), Gate())
             let ears = Program()
-            let sayMore: @Sendable (Session) -> Void = { session in
-                // As many as there is room for; `sent` goes on. It reads all the while.
-                while said.value < count {
-                    let number = said.add() - 1
-                    guard number < count else { return }
-                    let message = [UInt8](repeating: UInt8(number % 251), count: size)
-                    if (try? session.send(message.span.bytes, token: number)) == nil {
-                        said.add(-1)
-                        return
-                    }
-                }
-            }
-            ears.onConnected = { session in
-                try? session.socket?.setBufferSizes(send: 16_384, receive: 16_384)
-                sayMore(session)
-            }
-            ears.onSent = { _, session in sayMore(session) }
+            ears.onConnected = isNarrow
             ears.onReceived = { message, _ in
+                mayRead.pass()
                 let number = heard.add() - 1
                 if message != [UInt8](repeating: UInt8(number % 251), count: size) {
                     isRight.locked { $0 = false }
@@ -229,15 +217,36 @@ public enum BacklogDeadlock {
             let client = try startClient(driver, to: server.address!, ears) {
                 $0.endpoint.whenFull = .refuses
             }
-            let isComplete = all.pass(within: .seconds(30))
+            defer { mayRead.open() }
+            guard eventually({ client.links[0].session != nil }), let session = client.links[0].session else {
+                throw SystemError(ETIMEDOUT, attempted: "connect")
+            }
+            var said = 0
+            func sayAsLongAsThereIsRoom() {
+                while said < count {
+                    let message = [UInt8](repeating: UInt8(said % 251), count: size)
+                    guard (try? session.send(message.span.bytes)) != nil else { return }
+                    said += 1
+                }
+            }
+            // Both are full, as in the broken half: the client's sends are refused, and the server does not read.
+            let isFull = eventually {
+                sayAsLongAsThereIsRoom()
+                return said < count && server.statistics.paused == 1
+            }
+            mayRead.open()
+            let isComplete = eventually(within: .seconds(30)) {
+                sayAsLongAsThereIsRoom()
+                return all.isOpen
+            }
             try client.stop(within: .zero)
             let last = try server.stop(within: .zero)
             let inOrder = isRight.locked { $0 }
             return Observation(
-                happened: !isComplete || !inOrder || last.pauses == 0 || !last.isQuiet,
+                happened: !isFull || !isComplete || !inOrder || !last.isQuiet,
                 lines: [
+                    "both are full: the client's sends are refused, the server has paused it: \(isFull)",
                     "\(heard.value) of \(count) messages there and back, in order: \(inOrder)",
-                    "the server has paused its client: \(last.pauses > 0)",
                 ])
         })
 }
