@@ -60,6 +60,8 @@ struct Chapter13AsyncAwaitConnections {
                         for try await _ in connection.chunks { isWaiting.open() }
                     }
                     await isWaiting.wait()
+                    // It has had its byte, and is about to wait for another.
+                    while !connection.isAwaited { await Task.yield() }
                     do { for try await _ in connection.chunks {} } catch {
                         if (error as? SystemError)?.code == EALREADY { codes.open() }
                     }

@@ -125,7 +125,7 @@ extension ThreadPool {
             count.threads -= 1
             count.waiting -= 1
             instances.removeAll { $0 === instance }
-            handleLock.locked { ended.append(number) }
+            handleLock.locked { if isShared { handles[number] = nil } else { ended.append(number) } }
             monitor.broadcast()
             // This may have been the only thread to know of the next timer.
             return (true, mustWake())

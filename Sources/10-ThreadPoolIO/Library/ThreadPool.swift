@@ -41,6 +41,9 @@ public final class ThreadPool: @unchecked Sendable {
     /// Threads that have ended, and have not been joined.
     var ended: [Int] = []
     var lastNumber = 0
+    /// Nobody waits for the end of the process's own pool: its threads are detached when they end, and not joined. Set before
+    /// anybody has the pool.
+    private(set) var isShared = false
 
     /// The choices.
     public struct Options: Sendable {
@@ -82,7 +85,13 @@ public final class ThreadPool: @unchecked Sendable {
     /// A pool for the whole process, with the defaults. It stays.
     /// Win32 counterpart: a callback environment without a pool of its own.
     public static let shared: ThreadPool = {
-        do { return try ThreadPool() } catch { fatalError("no thread pool: \(error)") }
+        do {
+            let pool = try ThreadPool()
+            pool.isShared = true
+            return pool
+        } catch {
+            fatalError("no thread pool: \(error)")
+        }
     }()
 
     /// A pool without a thread.

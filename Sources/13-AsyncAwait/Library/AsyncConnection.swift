@@ -144,6 +144,9 @@ public final class AsyncConnection: StreamHandler, @unchecked Sendable {
         waiter?.resume()
     }
 
+    /// Whether a task waits for the next chunk. For tests.
+    package var isAwaited: Bool { lock.locked { reader.isOn } }
+
     /// For an iterator: whether it is the only one.
     func claim() -> Bool {
         lock.locked {
