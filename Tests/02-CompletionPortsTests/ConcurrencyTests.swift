@@ -23,7 +23,7 @@ struct Chance {
 
     // I2.6
     @Test(
-        "rule 2, D4: no more handlers compute at once than the limit says", arguments: DriverKind.permitted,
+        "I2.6: no more handlers compute at once than the limit says", arguments: DriverKind.permitted,
         [1, 2])
     func limit(_ driver: DriverKind, _ limit: Int) throws {
         // Without noticing: a sanitizer's own locks hold computing threads up, and that lets others in, rightly.
@@ -42,7 +42,7 @@ struct Chance {
         team.stop()
     }
 
-    @Test("rule 2, D8: a limit of 0 is the number of processors, and a negative one is refused")
+    @Test("I2.6: a limit of 0 is the number of processors, and a negative one is refused")
     func limitOfZero() throws {
         #expect(try makePort(0).concurrency == Kernel.Thread.processors)
         #expect(throws: SystemError.invalid("")) { try makePort(-1) }
@@ -50,7 +50,7 @@ struct Chance {
 
     // I2.8
     @Test(
-        "rule 2: a blocked worker is noticed within milliseconds, and another takes its place",
+        "I2.8: a blocked worker is noticed within milliseconds, and another takes its place",
         arguments: DriverKind.permitted)
     func noticed(_ driver: DriverKind) throws {
         let port = try makePort(1, driver)
@@ -72,7 +72,7 @@ struct Chance {
     }
 
     @Test(
-        "rule 2: a request that completes reaches another worker although all that run are blocked",
+        "I2.8: a request that completes reaches another worker although all that run are blocked",
         arguments: DriverKind.permitted)
     func noticedForIO(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
@@ -96,7 +96,7 @@ struct Chance {
     }
 
     @Test(
-        "rule 2: blocking { } says it at once; without it, and without noticing, nobody is released",
+        "I2.8: blocking { } says it at once; without it, and without noticing, no worker is released",
         arguments: DriverKind.permitted)
     func blockingSaysSo(_ driver: DriverKind) throws {
         let port = try makePort(1, driver, noticing: false)
@@ -132,7 +132,7 @@ struct Chance {
     }
 
     @Test(
-        "rule 2, D5: a worker that resumes counts again, and new releases wait",
+        "I2.6: a worker that resumes counts again, and new releases wait",
         arguments: DriverKind.permitted)
     func resumes(_ driver: DriverKind) throws {
         let port = try makePort(1, driver)
@@ -170,7 +170,7 @@ struct Chance {
         c.worker.end()
     }
 
-    @Test("rule 2: blocking { } may be nested, may ask ports itself, passes errors on, and counts once")
+    @Test("I2.8: blocking { } may be nested, may ask ports itself, passes errors on, and counts once")
     func blockingNested() throws {
         let (port, other) = (try makePort(1), try makePort(1))
         let worker = SteppedWorker("A")
@@ -205,7 +205,7 @@ struct Chance {
     // MARK: Ties
 
     @Test(
-        "D6, D7: a worker counts until it asks again, asks another port, or ends; it is tied to the last it asked",
+        "I2.6: a worker counts until it asks again, asks another port, or ends; it is tied to the last it asked",
         arguments: DriverKind.permitted)
     func ties(_ driver: DriverKind) throws {
         let (first, second) = (
@@ -234,7 +234,7 @@ struct Chance {
         #expect(second.workers == (0, 0))
     }
 
-    @Test("A1, A3, A11: ports are independent, associating changes none, and any thread may use them")
+    @Test("ports are independent, associating changes none, and any thread may use them")
     func independent() throws {
         let ports = [try makePort(1), try makePort(3)]
         let pairs = try Pair.several(2)
@@ -256,7 +256,7 @@ struct Chance {
 
     // I2.3
     @Test(
-        "rule 4, B2, C5: nothing in time is its own outcome, with no packet and no count",
+        "I2.3: nothing in time is its own outcome, with no packet and no count",
         arguments: DriverKind.permitted)
     func timedOut(_ driver: DriverKind) throws {
         let port = try makePort(1, driver)
@@ -283,7 +283,7 @@ struct Chance {
     }
 
     @Test(
-        "B2, D4: a time-out of zero asks and does not wait, also when the limit holds a packet back",
+        "I2.6: a time-out of zero asks and does not wait, also when the limit holds a packet back",
         arguments: DriverKind.permitted)
     func zeroUnderTheLimit(_ driver: DriverKind) throws {
         let port = try makePort(1, driver, noticing: false)
@@ -315,7 +315,7 @@ struct Chance {
         #expect(port.dequeue(timeout: .seconds(Int64.min)).isTimedOut)
     }
 
-    @Test("C2: a post satisfies one waiter and no other", arguments: DriverKind.permitted, [1, 4])
+    @Test("I2.5: a post satisfies one waiter and no other", arguments: DriverKind.permitted, [1, 4])
     func oneWaiter(_ driver: DriverKind, _ limit: Int) throws {
         let port = try makePort(limit, driver)
         let workers = (0..<4).map { PortWorker("\($0)") }
@@ -328,7 +328,7 @@ struct Chance {
     }
 
     @Test(
-        "C3: a batch is what is there, up to its room; it never waits to be filled",
+        "a batch is what is there, up to its room; it never waits to be filled",
         arguments: DriverKind.permitted)
     func batches(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
@@ -350,7 +350,7 @@ struct Chance {
         #expect(port.dequeue(into: &batch) == .closed)
     }
 
-    @Test("C3: a batch is a share where several may run", arguments: DriverKind.permitted)
+    @Test("a batch is a share where several may run", arguments: DriverKind.permitted)
     func shares(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
         let other = PortWorker("B")
@@ -369,7 +369,7 @@ struct Chance {
 
     /// Whoever takes the last packet along must not forget the others.
     @Test(
-        "rule 11, B3: closing wakes those in the driver also when one of them leaves with a packet",
+        "I2.9: closing wakes those in the driver also when one of them leaves with a packet",
         arguments: DriverKind.permitted, [1, 2, 3])
     func closeWithPacket(_ driver: DriverKind, _ limit: Int) throws {
         for _ in 0..<30 {
@@ -400,7 +400,7 @@ struct Chance {
 
     /// On io_uring what is still pending has to be looked after: whoever does that must not take the wake-ups.
     @Test(
-        "rule 11, B3: closing wakes everybody also while operations are pending",
+        "I2.9: closing wakes every waiter also while operations are pending",
         arguments: DriverKind.permitted,
         [1, 2, 4])
     func closeWhilePending(_ driver: DriverKind, _ limit: Int) throws {
@@ -426,7 +426,7 @@ struct Chance {
     // MARK: Packets that are left for their bringer
 
     @Test(
-        "rule 2: what a handler's own call completes reaches an idle worker soon, if the handler goes on computing",
+        "I2.7: what a handler's own call completes reaches an idle worker soon, if the handler goes on computing",
         arguments: DriverKind.permitted)
     func leftForItsBringer(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)

@@ -9,7 +9,7 @@ import Testing
 @Suite(.serialized) struct Chapter02CompletionPortsRules {
     // I2.1
     @Test(
-        "rule 3: every accepted post brings one packet, whatever becomes of it, and never two",
+        "I2.1: every accepted post brings one packet, whatever becomes of it, and never two",
         arguments: DriverKind.permitted)
     func onePacketEach(driver: DriverKind) throws {
         try verify { complaints in
@@ -43,7 +43,7 @@ import Testing
 
     // I2.2
     @Test(
-        "rule 1, B6: what came before a post leaves before it, although nobody has asked the port since",
+        "I2.2: what came before a post leaves before it, although no worker has asked the port since",
         arguments: DriverKind.permitted)
     func queuedBeforeAPost(driver: DriverKind) throws {
         try verify { complaints in
@@ -70,7 +70,7 @@ import Testing
     }
 
     @Test(
-        "rule 3: one packet each, for thousands of receives that are cancelled and closed while data comes",
+        "I2.1: one packet each, for thousands of receives that are cancelled and closed while data comes",
         arguments: DriverKind.permitted)
     func onePacketEachRacing(driver: DriverKind) throws {
         try verify { complaints in
@@ -106,7 +106,7 @@ import Testing
 
     // I2.4
     @Test(
-        "rule 6: a handle belongs to one port, once, and a pending operation is not posted again",
+        "I2.4: a handle belongs to one port, once, and a pending operation is not posted again",
         arguments: DriverKind.permitted)
     func once(driver: DriverKind) throws {
         try verify { complaints in
@@ -136,7 +136,7 @@ import Testing
     }
 
     @Test(
-        "rule 7: receives are filled, and sends leave, in the order they were posted",
+        "receives are filled, and sends leave, in the order they were posted",
         arguments: DriverKind.permitted)
     func order(driver: DriverKind) throws {
         try verify { complaints in
@@ -171,7 +171,7 @@ import Testing
     }
 
     @Test(
-        "rule 7: sends keep their order also when the socket takes nothing for a while",
+        "sends keep their order also when the socket takes nothing for a while",
         arguments: DriverKind.permitted)
     func slowReader(driver: DriverKind) throws {
         try verify { complaints in
@@ -204,7 +204,7 @@ import Testing
     }
 
     @Test(
-        "rule 7: the end of the stream completes the receives behind the data, with 0 bytes, in order",
+        "the end of the stream completes the receives behind the data, with 0 bytes, in order",
         arguments: DriverKind.permitted)
     func endOfStream(driver: DriverKind) throws {
         try verify { complaints in
@@ -233,7 +233,7 @@ import Testing
     }
 
     @Test(
-        "rule 8: a zero-byte receive completes when there is something to read, and takes nothing",
+        "a zero-byte receive completes when there is something to read, and takes nothing",
         arguments: DriverKind.permitted)
     func zeroBytes(driver: DriverKind) throws {
         try verify { complaints in
@@ -266,7 +266,7 @@ import Testing
     }
 
     @Test(
-        "rule 9: an accept without first data completes at connect, with both addresses",
+        "an accept without first data completes at connect, with both addresses",
         arguments: DriverKind.permitted, Address.loopbacks)
     func acceptAtConnect(driver: DriverKind, address: Address) throws {
         try verify { complaints in
@@ -287,7 +287,7 @@ import Testing
     }
 
     @Test(
-        "rule 9: an accept with room for data completes at the first data; a silent client's time is told",
+        "an accept with room for data completes at the first data; a silent client's time is told",
         arguments: DriverKind.permitted)
     func acceptWithData(driver: DriverKind) throws {
         try verify { complaints in
@@ -319,7 +319,7 @@ import Testing
     }
 
     @Test(
-        "rule 10: cancelling asks and the packet tells; the others stay pending, in their order",
+        "I2.1: cancelling asks and the packet tells; the others stay pending, in their order",
         arguments: DriverKind.permitted)
     func cancelling(driver: DriverKind) throws {
         try verify { complaints in
@@ -356,7 +356,7 @@ import Testing
     }
 
     @Test(
-        "rule 10: closing a handle completes everything that is pending on it as cancelled",
+        "I2.1: closing a handle completes everything that is pending on it as cancelled",
         arguments: DriverKind.permitted)
     func closing(driver: DriverKind) throws {
         try verify { complaints in
@@ -391,7 +391,7 @@ import Testing
     }
 
     @Test(
-        "rule 11: closing a port wakes everybody who waits, at once", arguments: DriverKind.permitted,
+        "I2.9: closing a port wakes every waiter, at once", arguments: DriverKind.permitted,
         [1, 2, 4])
     func closedForAll(driver: DriverKind, concurrency: Int) throws {
         try verify { complaints in
@@ -416,7 +416,7 @@ import Testing
 
     // I2.9
     @Test(
-        "rule 11: what is queued still comes, then the end; what comes later is dropped and counted",
+        "I2.9: what is queued still comes, then the end; what comes later is dropped and counted",
         arguments: DriverKind.permitted)
     func closedPort(driver: DriverKind) throws {
         try verify { complaints in
@@ -447,7 +447,7 @@ import Testing
     }
 
     @Test(
-        "rule 11: what is dropped lets go of other handles of the port, and their packets are dropped, too",
+        "I2.9: what is dropped lets go of other handles of the port, and their packets are dropped, too",
         arguments: DriverKind.permitted)
     func droppedWithCompany(driver: DriverKind) throws {
         try verify { complaints in
@@ -480,7 +480,7 @@ import Testing
     }
 
     @Test(
-        "rule 11: closing again may still ask for what is queued; then there is nothing but the end",
+        "I2.9: closing again may still ask for what is queued; then there is nothing but the end",
         arguments: DriverKind.permitted)
     func closedTwice(driver: DriverKind) throws {
         try verify { complaints in

@@ -10,7 +10,7 @@ import Testing
 @Suite(.serialized) struct Chapter02CompletionPortsPort {
     // MARK: The port
 
-    @Test("A6: a socket may be associated before it is connected", arguments: DriverKind.permitted)
+    @Test("I2.4: a socket may be associated before it is connected", arguments: DriverKind.permitted)
     func unconnected(driver: DriverKind) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
@@ -27,7 +27,7 @@ import Testing
     }
 
     @Test(
-        "A7: an operation that was posted before the association reports to the port",
+        "I2.1: an operation that was posted before the association reports to the port",
         arguments: DriverKind.permitted)
     func associationLater(driver: DriverKind) throws {
         try verify { complaints in
@@ -53,7 +53,7 @@ import Testing
     }
 
     @Test(
-        "A7: an association may come while the first driver has the operation in hand",
+        "I2.1: an association may come while the first driver has the operation in hand",
         arguments: DriverKind.permitted)
     func associationRacing(driver: DriverKind) throws {
         try verify { complaints in
@@ -84,7 +84,7 @@ import Testing
     }
 
     @Test(
-        "A7: what was posted with a routine before the association goes to its routine",
+        "I2.1: what was posted with a routine before the association goes to its routine",
         arguments: DriverKind.permitted)
     func routineBeforeAssociation(driver: DriverKind) throws {
         try verify { complaints in
@@ -118,7 +118,7 @@ import Testing
         }
     }
 
-    @Test("A8: a key is any 64 bits, and nobody looks into it", arguments: DriverKind.permitted)
+    @Test("I2.2: a key is any 64 bits, and the port does not look into it", arguments: DriverKind.permitted)
     func keys(driver: DriverKind) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
@@ -136,7 +136,7 @@ import Testing
     }
 
     @Test(
-        "A9: closing a port leaves its sockets alone, and an associated handle keeps the port alive",
+        "I2.9: closing a port leaves its sockets alone, and an associated handle keeps the port alive",
         arguments: DriverKind.permitted)
     func portGoesFirst(driver: DriverKind) throws {
         try verify { complaints in
@@ -169,7 +169,7 @@ import Testing
     // MARK: Packets
 
     @Test(
-        "B1: a success has its operation, its bytes and its key, and no error",
+        "I2.3: a success has its operation, its bytes and its key, and no error",
         arguments: DriverKind.permitted)
     func success(driver: DriverKind) throws {
         try verify { complaints in
@@ -191,7 +191,7 @@ import Testing
     }
 
     @Test(
-        "B1: a failure has its operation, its key and its error", arguments: DriverKind.permitted)
+        "I2.3: a failure has its operation, its key and its error", arguments: DriverKind.permitted)
     func failure(driver: DriverKind) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
@@ -211,7 +211,7 @@ import Testing
     }
 
     @Test(
-        "B4: a posted packet without an operation is a success, and no timeout",
+        "I2.3: a posted packet without an operation is a success, and no timeout",
         arguments: DriverKind.permitted)
     func nothingPosted(driver: DriverKind) throws {
         try verify { complaints in
@@ -229,7 +229,7 @@ import Testing
         }
     }
 
-    @Test("B7: a packet outlives its handle, with its old key", arguments: DriverKind.permitted)
+    @Test("I2.1: a packet outlives its handle, with its old key", arguments: DriverKind.permitted)
     func packetOutlivesHandle(driver: DriverKind) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
@@ -258,7 +258,7 @@ import Testing
     }
 
     @Test(
-        "B7, H9: what had come before a close or a cancel is delivered, although nobody has asked the port since",
+        "I2.2: what had come before a close or a cancel is delivered, although no worker has asked the port since",
         arguments: DriverKind.permitted)
     func cameBefore(driver: DriverKind) throws {
         try verify { complaints in
@@ -285,7 +285,7 @@ import Testing
         }
     }
 
-    @Test("C1: what is posted arrives untouched, whatever it is", arguments: DriverKind.permitted)
+    @Test("I2.2: what is posted arrives untouched, whatever it is", arguments: DriverKind.permitted)
     func verbatim(driver: DriverKind) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
@@ -318,7 +318,7 @@ import Testing
     }
 
     @Test(
-        "C4: a batch may hold failures, and each packet tells of its own", arguments: DriverKind.permitted)
+        "I2.3: a batch may hold failures, and each packet tells of its own", arguments: DriverKind.permitted)
     func failuresInBatch(driver: DriverKind) throws {
         try verify { complaints in
             let port = try CompletionPort.on(driver)
@@ -349,7 +349,7 @@ import Testing
     // MARK: Starting operations
 
     @Test(
-        "E1, E2: done at once or pending, a packet comes; refused, an error is thrown",
+        "I2.1: done at once or pending, a packet comes; refused, an error is thrown",
         arguments: DriverKind.permitted)
     func threeOutcomes(driver: DriverKind) throws {
         try verify { complaints in
@@ -378,7 +378,7 @@ import Testing
     }
 
     @Test(
-        "E3: a post that is refused queues nothing, and the operation is the caller's again",
+        "I2.1: a post that is refused queues nothing, and the operation is the caller's again",
         arguments: DriverKind.permitted)
     func refusals(driver: DriverKind) throws {
         try verify { complaints in
@@ -418,7 +418,7 @@ import Testing
     }
 
     @Test(
-        "E5: an operation can do without its packet; its event and its result tell",
+        "an operation can do without its packet; its event and its result tell",
         arguments: DriverKind.permitted)
     func withoutPacket(driver: DriverKind) throws {
         try verify { complaints in
@@ -454,7 +454,7 @@ import Testing
     }
 
     @Test(
-        "E6, E7: an event is reset by the post and set besides the packet; results count when it is over",
+        "an event is reset by the post and set besides the packet; results count when it is over",
         arguments: DriverKind.permitted)
     func eventAndPacket(driver: DriverKind) throws {
         try verify { complaints in
@@ -481,7 +481,7 @@ import Testing
     }
 
     @Test(
-        "E8: an operation is in flight once: posting it again is refused, also while its packet is queued",
+        "I2.1: an operation is in flight once: posting it again is refused, also while its packet is queued",
         arguments: DriverKind.permitted)
     func inFlightOnce(driver: DriverKind) throws {
         try verify { complaints in
@@ -516,7 +516,7 @@ import Testing
     }
 
     @Test(
-        "E9: one event for two operations tells too little: the second post resets what the first had set",
+        "one event for two operations tells too little: the second post resets what the first had set",
         arguments: DriverKind.permitted)
     func sharedEvent(driver: DriverKind) throws {
         try verify { complaints in

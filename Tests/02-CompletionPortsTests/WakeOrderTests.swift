@@ -6,7 +6,7 @@ import Testing
 
 @Suite(.serialized) struct Chapter02CompletionPortsWakeOrder {
     // I2.2
-    @Test("rule 1, B6: packets leave in the order they were queued", arguments: [1, 7, 64])
+    @Test("I2.2: packets leave in the order they were queued", arguments: [1, 7, 64])
     func queueOrder(_ batchSize: Int) throws {
         let port = try makePort(1)
         for number in 0..<1_000 { try port.post(key: UInt(number)) }
@@ -29,7 +29,7 @@ import Testing
     /// Every worker that got a packet stays away, asleep: so the port also has to notice that, again and again.
     // I2.5
     @Test(
-        "rule 1, D1: waiting workers are released last in, first out, by posts and by I/O",
+        "I2.5: waiting workers are released last in, first out, by posts and by I/O",
         arguments: DriverKind.permitted, [1, 2, 4])
     func lastInFirstOut(_ driver: DriverKind, _ limit: Int) throws {
         for count in 2...8 {
@@ -73,7 +73,7 @@ import Testing
     /// The schedule of Wine's test, recorded on Windows 10.
     // I2.5
     @Test(
-        "D1, C2: what is posted while workers wait is theirs, the newest first; its poster gets what is left",
+        "I2.5: what is posted while workers wait is theirs, the newest first; its poster gets what is left",
         arguments: DriverKind.permitted, [1, 2, 4])
     func postedToThoseWhoWait(_ driver: DriverKind, _ limit: Int) throws {
         for _ in 0..<20 {
@@ -107,7 +107,7 @@ import Testing
     }
 
     @Test(
-        "C2: who posts for somebody who waits does not get it back", arguments: DriverKind.permitted,
+        "I2.5: a poster does not get back what it posts while another worker waits", arguments: DriverKind.permitted,
         [1, 2, 4])
     func postedForAnother(_ driver: DriverKind, _ limit: Int) throws {
         for _ in 0..<100 {
@@ -127,7 +127,7 @@ import Testing
     }
 
     @Test(
-        "D1: who has waited long enough and asks again is the newest", arguments: DriverKind.permitted,
+        "I2.5: a worker that has waited long enough and asks again is the newest", arguments: DriverKind.permitted,
         [1, 2])
     func newestAfterTimeOut(_ driver: DriverKind, _ limit: Int) throws {
         let port = try makePort(limit, driver)
@@ -147,7 +147,7 @@ import Testing
     }
 
     @Test(
-        "D1: with the newest on its way out of the driver, the next is the parked one, not the oldest there",
+        "I2.5: with the newest on its way out of the driver, the next is the parked one, not the oldest there",
         arguments: DriverKind.permitted)
     func parkedInTheMiddle(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
@@ -167,7 +167,7 @@ import Testing
     }
 
     @Test(
-        "rule 2: who is on the way out of the driver counts already, and nobody passes the limit beside it",
+        "I2.6: a worker on its way out of the driver counts already, and none passes the limit beside it",
         arguments: DriverKind.permitted)
     func onTheWayOut(_ driver: DriverKind) throws {
         for _ in 0..<100 {
@@ -188,7 +188,7 @@ import Testing
         }
     }
 
-    @Test("D2: with slow traffic one and the same worker handles everything", arguments: DriverKind.permitted)
+    @Test("I2.5: with slow traffic one and the same worker handles everything", arguments: DriverKind.permitted)
     func slowTraffic(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
         let counts = (0..<4).map { _ in Counter() }
@@ -216,7 +216,7 @@ import Testing
     }
 
     @Test(
-        "D3: a worker that asks again gets the oldest packet at once, and nobody is woken for it",
+        "I2.2: a worker that asks again gets the oldest packet at once, and no other is woken for it",
         arguments: DriverKind.permitted)
     func asksAgain(_ driver: DriverKind) throws {
         let port = try makePort(1, driver)
@@ -243,7 +243,7 @@ import Testing
         waiting.worker.end()
     }
 
-    @Test("D1: the order holds when a worker that was blocked comes back", arguments: DriverKind.permitted)
+    @Test("I2.5: the order holds when a worker that was blocked comes back", arguments: DriverKind.permitted)
     func orderAfterBlocking(_ driver: DriverKind) throws {
         let port = try makePort(1, driver)
         let (a, b, c) = (PortWorker("A"), PortWorker("B"), PortWorker("C"))
@@ -266,7 +266,7 @@ import Testing
     }
 
     @Test(
-        "D1: who has just been given the place in the driver is the newest, although it is not awake yet",
+        "I2.5: the worker that has just been given the place in the driver is the newest, although not awake yet",
         arguments: DriverKind.permitted)
     func placeJustGiven(_ driver: DriverKind) throws {
         for _ in 0..<20 {
@@ -288,7 +288,7 @@ import Testing
     }
 
     @Test(
-        "D1: who has waited long enough leaves, and the order of the others stays",
+        "I2.5: a worker that has waited long enough leaves, and the order of the others stays",
         arguments: DriverKind.permitted)
     func orderAfterTimeOut(_ driver: DriverKind) throws {
         // The one that leaves is the first, in the driver; in the middle; and the last.
