@@ -51,11 +51,9 @@ private struct Canvas {
     mutating func operations(until end: Int) {
         for row in picture.rows {
             name(row.name, y + 13)
-            for index in row.lives {
-                let life = picture.lives[index]
-                for (phase, time) in life.phases(until: end) {
-                    block(time, y + 3, 13, phase, tip: life.label)
-                }
+            for (position, index) in row.lives.enumerated() {
+                let next = position + 1 < row.lives.count ? picture.lives[row.lives[position + 1]] : nil
+                operation(picture.lives[index], until: end, before: next)
             }
             y += 20
         }
@@ -65,6 +63,21 @@ private struct Canvas {
             y += 64
         }
         y += 10
+    }
+
+    /// One life of an operation. A short phase is drawn some pixels wide, and what follows it in this life so much later,
+    /// if the row's next life leaves room for that: otherwise a picture of milliseconds shows no events at all.
+    private mutating func operation(_ life: Recording.Life, until end: Int, before next: Recording.Life?) {
+        let phases = life.phases(until: end)
+        guard let first = phases.first, let last = phases.last else { return }
+        let limit = next?.phases(until: end).first.map { place($0.time.lowerBound) } ?? Double(Self.width)
+        let isRoomy = max(place(last.time.upperBound), place(first.time.lowerBound) + 12) < limit
+        var left = 0.0
+        for (phase, time) in phases {
+            let shift = isRoomy ? max(0, left - place(time.lowerBound)) : 0
+            let least = isRoomy && phase != .pending && !time.isEmpty ? 4.0 : phase == .posted ? 3 : 1
+            left = block(time, y + 3, 13, phase, tip: life.label, shift: shift, least: least)
+        }
     }
 
     /// The number of operations over time, as an area.
@@ -170,13 +183,19 @@ private struct Canvas {
             """
     }
 
-    private mutating func block(_ time: Range<Int>, _ y: Int, _ height: Int, _ phase: Phase, tip: String) {
-        let x = place(time.lowerBound)
-        let width = max(place(time.upperBound) - x, phase == .posted ? 3 : 1)
+    /// Returns where the block ends.
+    @discardableResult
+    private mutating func block(
+        _ time: Range<Int>, _ y: Int, _ height: Int, _ phase: Phase, tip: String, shift: Double = 0,
+        least: Double = 1
+    ) -> Double {
+        let x = place(time.lowerBound) + shift
+        let width = max(place(time.upperBound) - x, least)
         add(
             "<rect class=\"\(phase.name)\" x=\"\(number(x))\" y=\"\(y)\" width=\"\(number(width))\" "
                 + "height=\"\(height)\"><title>\(escapedForXML(tip)): \(phase.name), \(readable(time.count))</title></rect>"
         )
+        return x + width
     }
 
     private mutating func name(_ words: String, _ y: Int) {

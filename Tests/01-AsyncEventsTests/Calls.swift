@@ -32,7 +32,7 @@ struct Chapter01AsyncEventsCalls {
 
     private struct Failure: Error { let line: Int }
 
-    @Test("M1, I1.6: a call runs in no plain wait, and in the next alertable one")
+    @Test("I1.6: a call runs in no plain wait, and in the next alertable one")
     func plainWaits() throws {
         try onThread {
             let journal = Journal()
@@ -50,7 +50,7 @@ struct Chapter01AsyncEventsCalls {
         }
     }
 
-    @Test("M2: one alertable wait runs all calls in order, also those queued meanwhile, and then says so")
+    @Test("I1.6: one alertable wait runs all calls in order, also those queued meanwhile, and then says so")
     func inOrder() throws {
         try onThread {
             let journal = Journal()
@@ -68,7 +68,7 @@ struct Chapter01AsyncEventsCalls {
         }
     }
 
-    @Test("M3, I1.7: an event that is set already ends the wait, and the call stays queued")
+    @Test("I1.7: an event that is set already ends the wait, and the call stays queued")
     func eventFirst() throws {
         try onThread {
             let journal = Journal()
@@ -112,7 +112,7 @@ struct Chapter01AsyncEventsCalls {
         #expect(queue.result == 0)
     }
 
-    @Test("M4: a call sent to another thread ends that thread's alertable wait, and runs there")
+    @Test("I1.6: a call sent to another thread ends that thread's alertable wait, and runs there")
     func otherThread() throws {
         let journal = Journal()
         let box = QueueBox()
@@ -139,7 +139,7 @@ struct Chapter01AsyncEventsCalls {
     }
 
     @Test(
-        "M5, I1.6: a routine never runs inside the call that posts, even if the operation is complete by then",
+        "I1.6: a routine never runs inside the call that posts, even if the operation is complete by then",
         arguments: DriverKind.permitted.map(\.rawValue))
     func neverInside(kind: String) async {
         await #expect(processExitsWith: .success) { [kind] in
@@ -165,7 +165,7 @@ struct Chapter01AsyncEventsCalls {
         }
     }
 
-    @Test("M7: a routine is refused on a handle that belongs to a port", arguments: DriverKind.permitted)
+    @Test("a routine is refused on a handle that belongs to a port", arguments: DriverKind.permitted)
     func notWithPort(kind: DriverKind) throws {
         let stand = try Stand(kind)
         defer { stand.end() }

@@ -11,7 +11,7 @@ struct Chapter01AsyncEventsResults {
     private let soon = Deadline.after(.seconds(20))
 
     @Test(
-        "E1, L3: a post returns alike when data are there and when they are not; the result comes by event",
+        "a post returns alike when data are there and when they are not; the result comes by event",
         arguments: DriverKind.permitted)
     func bothWays(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -33,7 +33,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "E3: a refused post leaves the operation, its event and its result as they were",
+        "a refused post leaves the operation, its event and its result as they were",
         arguments: DriverKind.permitted)
     func refused(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -58,7 +58,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "E5, E6: on a handle with a target an event and a packet both come; suppressed, only the event",
+        "on a handle with a target an event and a packet both come; suppressed, only the event",
         arguments: DriverKind.permitted)
     func eventAndPacket(kind: DriverKind) throws {
         let target = CountingTarget(try Driver.make(kind))
@@ -85,7 +85,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "E7, I1.5: a post makes it pending and resets the event; completion writes the result and sets it",
+        "I1.5: a post makes it pending and resets the event; completion writes the result and sets it",
         arguments: DriverKind.permitted)
     func statusAndEvent(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -105,7 +105,7 @@ struct Chapter01AsyncEventsResults {
         }
     }
 
-    @Test("E8, I1.1: each of several pending receives fills its own memory", arguments: DriverKind.permitted)
+    @Test("I1.1: each of several pending receives fills its own memory", arguments: DriverKind.permitted)
     func ownMemory(kind: DriverKind) throws {
         let stand = try Stand(kind)
         defer { stand.end() }
@@ -124,7 +124,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "E9: when operations share an event, a post wipes out what another one has announced",
+        "when operations share an event, a post wipes out what another one has announced",
         arguments: DriverKind.permitted)
     func sharedEvent(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -143,7 +143,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "L1: a read takes its offset from the operation, and leaves it there", arguments: DriverKind.permitted
+        "a read takes its offset from the operation, and leaves it there", arguments: DriverKind.permitted
     )
     func offsets(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -163,7 +163,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "L4: a read at or after the end of the file gives the end as a result of its own",
+        "a read at or after the end of the file gives the end as a result of its own",
         arguments: DriverKind.permitted)
     func endOfFile(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -186,7 +186,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "L5, L6: incomplete while pending, the same answer again and again after that",
+        "incomplete while pending, the same answer again and again after that",
         arguments: DriverKind.permitted)
     func repeatable(kind: DriverKind) throws {
         let stand = try Stand(kind)
@@ -214,7 +214,7 @@ struct Chapter01AsyncEventsResults {
     }
 
     @Test(
-        "L7, L8, I1.2: the status decides, whoever has used up or reset the event",
+        "I1.2: the status decides, whichever thread has used up or reset the event",
         arguments: DriverKind.permitted)
     func statusDecides(kind: DriverKind) throws {
         let stand = try Stand(kind)

@@ -88,7 +88,7 @@ struct Chapter01AsyncEventsWaits {
         #expect(sleeper.result == .signalled(index: 0))
     }
 
-    @Test("L9: a wait takes 1 to 64 events; 65 and 0 are errors, and change nothing")
+    @Test("a wait takes 1 to 64 events; 65 and 0 are errors, and change nothing")
     func limits() throws {
         let events = (0..<65).map { _ in Event(.automatic, isSet: true) }
         #expect(try Event.waitForAny(Array(events[..<64]), until: soon) == .signalled(index: 0))
@@ -103,7 +103,7 @@ struct Chapter01AsyncEventsWaits {
         for event in events { #expect(event.isSet) }
     }
 
-    @Test("L10: of several set events the first counts, and only that one is reset; the last can starve")
+    @Test("of several set events the first counts, and only that one is reset; the last can starve")
     func lowestFirst() throws {
         let events = (0..<4).map { _ in Event(.automatic) }
         events[1].set()
@@ -129,7 +129,7 @@ struct Chapter01AsyncEventsWaits {
         }
     }
 
-    @Test("L11: a wait for all refuses the same event twice; a wait for any does not mind")
+    @Test("a wait for all refuses the same event twice; a wait for any does not mind")
     func sameTwice() throws {
         let (one, two) = (Event(.automatic, isSet: true), Event(.automatic, isSet: true))
         #expect(throws: WaitError.sameEventTwice(first: 0, second: 2)) {

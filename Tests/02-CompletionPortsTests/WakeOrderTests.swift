@@ -107,7 +107,7 @@ import Testing
     }
 
     @Test(
-        "I2.5: a poster does not get back what it posts while another worker waits", arguments: DriverKind.permitted,
+        "I2.5: a poster does not get back what it posts for a waiting worker", arguments: DriverKind.permitted,
         [1, 2, 4])
     func postedForAnother(_ driver: DriverKind, _ limit: Int) throws {
         for _ in 0..<100 {
@@ -127,7 +127,7 @@ import Testing
     }
 
     @Test(
-        "I2.5: a worker that has waited long enough and asks again is the newest", arguments: DriverKind.permitted,
+        "I2.5: a worker whose wait has timed out and asks again is the newest", arguments: DriverKind.permitted,
         [1, 2])
     func newestAfterTimeOut(_ driver: DriverKind, _ limit: Int) throws {
         let port = try makePort(limit, driver)
@@ -188,7 +188,7 @@ import Testing
         }
     }
 
-    @Test("I2.5: with slow traffic one and the same worker handles everything", arguments: DriverKind.permitted)
+    @Test("I2.5: with slow traffic one worker handles everything", arguments: DriverKind.permitted)
     func slowTraffic(_ driver: DriverKind) throws {
         let port = try makePort(2, driver)
         let counts = (0..<4).map { _ in Counter() }
