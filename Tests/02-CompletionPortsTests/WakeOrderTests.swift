@@ -107,7 +107,8 @@ import Testing
     }
 
     @Test(
-        "I2.5: a poster does not get back what it posts for a waiting worker", arguments: DriverKind.permitted,
+        "I2.5: a poster does not get back what it posts for a waiting worker",
+        arguments: DriverKind.permitted,
         [1, 2, 4])
     func postedForAnother(_ driver: DriverKind, _ limit: Int) throws {
         for _ in 0..<100 {
@@ -127,7 +128,8 @@ import Testing
     }
 
     @Test(
-        "I2.5: a worker whose wait has timed out and asks again is the newest", arguments: DriverKind.permitted,
+        "I2.5: a worker whose wait has timed out and asks again is the newest",
+        arguments: DriverKind.permitted,
         [1, 2])
     func newestAfterTimeOut(_ driver: DriverKind, _ limit: Int) throws {
         let port = try makePort(limit, driver)
