@@ -1,88 +1,82 @@
-/// A room of Kernel: files that belong together, and the rooms whose names they may use.
-private struct Room {
-    let name: String
-    let files: Set<String>
-    let knows: Set<String>
-}
+/// Kernel's rooms, a folder each, from the ground up. A file names what its own room and the rooms below it declare, and
+/// nothing that a room above declares.
+private let rooms = ["System", "Handles", "Operations", "Drivers"]
 
-/// Four rooms. What the system gives knows nobody. An operation and a handle know each other, and the driver that they are
-/// in, but none of the kinds of driver, nor what these are made of. The drivers know all.
-private let rooms = [
-    Room(
-        name: "System",
-        files: [
-            "Address", "AddressRange", "BufferMemory", "CircularQueue", "Deadline", "Lock",
-            "MachineAddresses",
-            "SystemError", "Thread",
-        ], knows: []),
-    Room(
-        name: "Operations",
-        files: [
-            "Accept", "Attempt", "Between", "CompletionTarget", "Connect", "Disconnect", "Overlapped",
-            "ReadWrite",
-            "Receive", "Send", "Transmit",
-        ], knows: ["System", "Handles"]),
-    Room(
-        name: "Handles",
-        files: [
-            "Closing", "File", "Handle", "HandleState", "Lane", "PlainCalls", "Reassociation", "Socket",
-            "SocketFilter",
-        ], knows: ["System", "Operations"]),
-    Room(
-        name: "Drivers",
-        files: [
-            "Caretaker", "Driver", "DriverKind", "EpollDriver", "FileHelpers", "FileOperations",
-            "Interruption",
-            "Poller", "Results", "Ring", "URingDriver", "Walking",
-        ], knows: ["System", "Operations", "Handles"]),
-]
+/// `Driver` is declared in the handles' room, for that is what a handle knows of a driver. These functions of it are written
+/// in the room above, where the way of an operation is.
+private let writtenAbove: Set = ["beginAndUnlock", "tryHeadAndUnlock", "help", "takeCare"]
 
-/// Names that a room may use beside those of the rooms that it knows.
-private let lent = ["Handles": Set(["Driver"]), "Operations": Set(["Driver"])]
-
-/// Kernel's files name only what their room may know.
+/// Every file of Kernel lies in a room, and names only what that room may know.
 func checkRooms(_ project: Project) -> [String] {
-    let folder = "Sources/Kernel/"
     var complaints: [String] = []
-    var room: [String: Room] = [:]
-    var home: [String: Room] = [:]
+    var files: [(path: String, room: Int, code: [String])] = []
     for path in project.swift(below: "Sources/Kernel") {
-        let file = String(path.dropFirst(folder.count).dropLast(".swift".count))
-        guard let found = rooms.first(where: { $0.files.contains(file) }) else {
-            complaints.append("\(path): belongs to no room; Tests/BookTests/Rooms.swift has the table")
+        let folders = path.split(separator: "/").dropFirst(2).dropLast()
+        guard folders.count == 1, let room = folders.first.flatMap({ rooms.firstIndex(of: String($0)) })
+        else {
+            complaints.append("\(path): lies in none of Kernel's rooms (\(rooms.joined(separator: ", ")))")
             continue
         }
-        room[path] = found
-        // What is declared within another type has its name.
-        for line in (project.files[path] ?? "").lines where !line.hasPrefix(" ") {
-            if let type = declaredType(line) { home[type] = found }
+        let lines = (project.files[path] ?? "").lines.filter { !$0.trimmed.hasPrefix("//") }
+        files.append((path, room, lines))
+    }
+    let inOrder = files.sorted { $0.room < $1.room }
+    // The lowest room that declares a type; and what is declared anywhere, by its name.
+    var types: [String: Int] = [:]
+    var members: [String: Int] = [:]
+    for file in inOrder {
+        for line in file.code {
+            if !line.hasPrefix(" "), let type = declared(in: line, [typeWords]), types[type] == nil {
+                types[type] = file.room
+            }
+            if let member = declared(in: line, [typeWords, memberWords]), members[member] == nil {
+                members[member] = file.room
+            }
         }
     }
-    for (path, own) in room {
-        let words = Set(
-            code(of: path, project).flatMap { $0.split { !$0.isLetter && !$0.isNumber && $0 != "_" } }
-                .map(String.init))
-        for word in words.sorted() {
-            guard let other = home[word], other.name != own.name, !own.knows.contains(other.name),
-                lent[own.name]?.contains(word) != true
-            else { continue }
-            complaints.append("\(path): names \(word); \(own.name) may not know \(other.name)")
+    // Functions that a room adds to a type of a room below.
+    var added: [(function: String, room: Int, type: Int)] = []
+    for file in inOrder {
+        var extended: Int?
+        for line in file.code {
+            if !line.hasPrefix(" ") { extended = declared(in: line, [["extension"]]).flatMap { types[$0] } }
+            if let extended, extended < file.room, let function = declared(in: line, [["func"]]) {
+                added.append((function, file.room, extended))
+            }
+        }
+    }
+    for file in files {
+        let words = Set(file.code.flatMap(names))
+        var found: [(String, Int)] = []
+        for name in words { if let room = types[name], room > file.room { found.append((name, room)) } }
+        for (function, room, type) in added
+        where room > file.room && type <= file.room && words.contains(function)
+            && members[function]! > file.room && !writtenAbove.contains(function)
+        {
+            found.append((function, room))
+        }
+        complaints += found.sorted { $0 < $1 }.map {
+            "\(file.path): names \($0); \(rooms[file.room]) may not know \(rooms[$1])"
         }
     }
     return complaints
 }
 
-private func code(of path: String, _ project: Project) -> [String] {
-    (project.files[path] ?? "").lines.map(\.trimmed).filter { !$0.hasPrefix("//") }
+private let typeWords: Set<Substring> = ["class", "struct", "enum", "protocol", "typealias", "actor"]
+private let memberWords: Set<Substring> = ["func", "var", "let", "case"]
+
+/// What a line declares with one of these words.
+private func declared(in line: String, _ kinds: [Set<Substring>]) -> String? {
+    let words = line.split(separator: " ")
+    guard let place = words.firstIndex(where: { word in kinds.contains { $0.contains(word) } }),
+        place + 1 < words.count
+    else { return nil }
+    let name = words[place + 1].prefix { $0.isLetter || $0.isNumber || $0 == "_" }
+    return name.isEmpty ? nil : String(name)
 }
 
-/// The type that a line declares at the start, as far as it has a name of its own.
-private func declaredType(_ line: String) -> String? {
-    let words = line.split(separator: " ")
-    let kinds: Set<Substring> = ["class", "struct", "enum", "protocol", "typealias", "actor"]
-    let before: Set<Substring> = ["public", "package", "open", "final", "private", "fileprivate", "indirect"]
-    guard let place = words.firstIndex(where: { kinds.contains($0) }), place + 1 < words.count,
-        words[..<place].allSatisfy({ before.contains($0) || $0.hasPrefix("@") })
-    else { return nil }
-    return String(words[place + 1].prefix { $0.isLetter || $0.isNumber || $0 == "_" })
+/// The words of a line, without those of its texts.
+private func names(in line: String) -> [String] {
+    line.split(separator: "\"", omittingEmptySubsequences: false).enumerated().filter { $0.offset % 2 == 0 }
+        .flatMap { $0.element.split { !$0.isLetter && !$0.isNumber && $0 != "_" } }.map(String.init)
 }

@@ -26,11 +26,12 @@ extension Project {
         "Sources/02-CompletionPorts/Pitfalls/NobodyWakes.swift":
             "struct BrokenPort {\n    let asleep = true\n}",
         "Sources/02-CompletionPorts/Demo/main.swift": "import CompletionPorts",
-        "Sources/Kernel/Lock.swift": "public struct Lock {\n    let held = false\n}",
-        "Sources/Kernel/Handle.swift":
+        "Sources/Kernel/System/Lock.swift": "public struct Lock {\n    let held = false\n}",
+        "Sources/Kernel/Handles/Handle.swift":
             "final class Handle {\n    let lock = Lock()\n    var driver: Driver?\n}",
-        "Sources/Kernel/Driver.swift": "class Driver {\n    var handle: Handle?\n}",
-        "Sources/Kernel/Ring.swift": "struct Ring {\n    let room = 1\n}",
+        "Sources/Kernel/Handles/Driver.swift": "class Driver {\n    var handle: Handle?\n}",
+        "Sources/Kernel/Operations/Sink.swift": "extension Handle {\n    func sink() {}\n}",
+        "Sources/Kernel/Drivers/Ring.swift": "struct Ring {\n    let room = 1\n}",
         "Sources/Tour/Stop.swift": #"Stop(product: "02-completion-ports")"#,
         "Tests/02-CompletionPortsTests/Pitfalls.swift": """
         @Test("nobody-wakes: a flag wakes nobody") func nobodyWakes() {}

@@ -30,7 +30,7 @@ final class URingDriver: Driver, @unchecked Sendable {
         } else {
             poller = nil
         }
-        super.init(kind: .ioUring)
+        super.init(startsBlindly: true)
         if waiters > 1 { try poller?.add(ring.descriptor, [.readable, .onChange], token: 0) }
     }
 

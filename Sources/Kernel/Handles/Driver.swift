@@ -5,10 +5,11 @@ import Synchronization
 /// A port has a driver of its own. Handles without a port share one, `Driver.system`, which has a thread.
 /// Subclasses know one interface of one operating system each.
 public class Driver: @unchecked Sendable {
-    /// Which interface this is.
-    public let kind: DriverKind
-    /// Files are read and written here when the interface itself would block. Threads start on demand.
-    let helpers = FileHelpers()
+    /// Carry out what would block: reads and writes that wait for the disk. More of them would not make a disk faster.
+    final let helpers = HelperThreads<(Unmanaged<Overlapped>, Unmanaged<Driver>)>("file helper", limit: 4) {
+        (operation, driver) in
+        driver._withUnsafeGuaranteedRef { $0.help(operation) }
+    }
 
     /// Whether operations can be started before the descriptor is known to be ready.
     final let startsBlindly: Bool
@@ -22,10 +23,7 @@ public class Driver: @unchecked Sendable {
     final let retirement = Lock()
     final var hasCaretaker = false  // under `retirement`
 
-    init(kind: DriverKind) {
-        self.kind = kind
-        startsBlindly = kind == .ioUring
-    }
+    init(startsBlindly: Bool) { self.startsBlindly = startsBlindly }
 
     deinit { helpers.end() }
 

@@ -82,7 +82,7 @@ extension Driver {
         // It may complete on another thread from here on: what this lane has completed goes first.
         if !walk.isFirst, startsBlindly || isTransmit { completed.deliver() }
         if isTransmit, !walk.onHelper, walk.pieces >= Walk.piecesAtMost || !operation.isNextPieceInMemory {
-            helpers.run(operation, self)
+            runOnHelper(operation)
             return nil
         }
         if startsBlindly {

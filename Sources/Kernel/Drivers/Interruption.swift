@@ -44,7 +44,7 @@ extension Driver {
         state.assertHeld()
         if walk.onHelper {
             state.unlock()
-            return next._withUnsafeGuaranteedRef { helpers.run($0, self) }
+            return next._withUnsafeGuaranteedRef { runOnHelper($0) }
         }
         let home = state.pointee.driver ?? self
         // Worth an attempt, until one finds nothing.

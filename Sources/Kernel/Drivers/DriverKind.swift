@@ -66,6 +66,9 @@ public enum Submission: Sendable {
 }
 
 extension Driver {
+    /// Which interface this is.
+    public final var kind: DriverKind { startsBlindly ? .ioUring : .epoll }
+
     /// Makes a driver of a kind, or an epoll driver where no ring can be made, and says once why.
     ///
     /// - Parameter waiters: How many threads will ever wait in it at once.

@@ -2,6 +2,33 @@ import Glibc
 
 /// The way of an operation on a file. Its names tell what they do with the lock, as in Walking.swift.
 extension Driver {
+    /// Gives an operation to a helper thread. Its lane owns it until it is complete.
+    func runOnHelper(_ operation: Overlapped) {
+        helpers.run((Unmanaged.passUnretained(operation), Unmanaged.passUnretained(self)))
+    }
+
+    /// On a helper thread: carries an operation out, and what follows it in its lane.
+    func help(_ operation: Unmanaged<Overlapped>) {
+        var completed = CompletionList()
+        operation._withUnsafeGuaranteedRef { operation in
+            #if DEBUG
+                Between.pass(.queueAndHelper, operation)
+            #endif
+            guard let state = operation.handle?.state else { return }
+            if state.pointee.kind == .file {
+                driveFile(operation, state, &completed)
+            } else {
+                let (descriptor, isCancelled) = state.locked {
+                    ($0.pointee.descriptor, operation.cancelRequested)
+                }
+                drive(
+                    operation, state, state.lane(.outward), descriptor,
+                    outcome: isCancelled ? .failed(ECANCELED) : nil, onHelper: true, &completed)
+            }
+        }
+        completed.deliver()
+    }
+
     /// The same for a file. What may have to wait for the disk goes to a helper, or into the ring, whose kernel knows as
     /// well which reads need no disk.
     func beginFileAndUnlock(
@@ -21,12 +48,12 @@ extension Driver {
             outcome = operation.attemptReadFromMemory(descriptor)
         }
         guard let outcome else {
-            helpers.run(operation, self)
+            runOnHelper(operation)
             return 0
         }
         // What others have posted meanwhile is not this thread's to write.
         let next = stepFile(operation, state, lane, outcome, &completed)
-        next?._withUnsafeGuaranteedRef { helpers.run($0, self) }
+        next?._withUnsafeGuaranteedRef { runOnHelper($0) }
         return 0
     }
 
@@ -45,7 +72,7 @@ extension Driver {
             if head != nil { completed.deliver() }
         }
         // Other files' operations may wait for a helper.
-        head?._withUnsafeGuaranteedRef { helpers.run($0, self) }
+        head?._withUnsafeGuaranteedRef { runOnHelper($0) }
     }
 
     /// One operation of a file. Returns the write that is to be carried out next.

@@ -3,6 +3,13 @@ import Glibc
 /// What is asked and done under the lock of a handle's state.
 extension UnsafeMutablePointer where Pointee == HandleState {
     @inline(__always)
+    func locked<Result>(_ body: (StatePointer) -> Result) -> Result {
+        lock()
+        defer { unlock() }
+        return body(self)
+    }
+
+    @inline(__always)
     func lanes(_ body: (LanePointer) -> Void) {
         body(lane(.inward))
         body(lane(.outward))

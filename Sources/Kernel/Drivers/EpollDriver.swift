@@ -23,7 +23,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
         alarm = try check("create an event descriptor") {
             eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         }
-        super.init(kind: .epoll)
+        super.init(startsBlindly: false)
         // For changes only: each write is a change, so nobody ever has to read the count away.
         try poller.add(alarm, [.readable, .onChange], token: EpollDriver.alarmToken)
     }
