@@ -9,7 +9,7 @@ struct Curves {
     private static let (top, bottom) = (110.0, 350.0)
 
     init(_ costs: [Cost], _ steps: [Int]) {
-        // Whom nobody answers costs nothing: the server that serves one after the other has no curve.
+        // A client without an answer costs nothing: the server that serves one after the other has no curve.
         self.costs = costs.filter { $0.kind != .turn }
         self.steps = steps
     }
@@ -27,8 +27,9 @@ struct Curves {
             height: { Double($0.resident) / 1_048_576 / Double(highest) },
             tickHeight: { Double($0) / Double(highest) })
         return """
-            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(Self.height)" role="img">
-            <title>What clients cost, from 1 to \(steps.last!): a thread each, or one thread for all</title>
+            <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(Self.height)" \
+            width="\(Self.width)" height="\(Self.height)" role="img" aria-labelledby="title">
+            <title id="title">What clients cost, from 1 to \(steps.last!): a thread each, or one thread for all</title>
             <style>
             text{font-family:ui-sans-serif,system-ui,"DejaVu Sans",sans-serif;font-size:13px;fill:#24292f}
             .title{font-size:18px;font-weight:600}.small{font-size:12px;fill:#57606a}
@@ -40,7 +41,20 @@ struct Curves {
             </style>
             <rect class="page" width="\(Self.width)" height="\(Self.height)" rx="8"/>
             <text class="title" x="24" y="36">What clients cost</text>
-            \(legend())\(threads)\(memory)</svg>
+            \(legend())\(threads)\(memory)\(remark(most: most))</svg>
+
+            """
+    }
+
+    /// The servers with one thread for all lie on each other: the picture says so.
+    private func remark(most: Double) -> String {
+        guard let threads = costs.first(where: { $0.kind == .readiness })?.figures.last?.threads else {
+            return ""
+        }
+        let y = Self.bottom - (Self.bottom - Self.top) * log(max(Double(threads), 1)) / log(most) - 10
+        return """
+            <text class="small" x="384" y="\(fixed(y, 1))" text-anchor="end">\
+            polling, readiness, completion: \(threads) threads</text>
 
             """
     }
@@ -51,7 +65,7 @@ struct Curves {
         ]
         var x = 24
         return costs.map { cost in
-            defer { x += 150 }
+            defer { x += 66 + 8 * (words[cost.kind] ?? cost.kind.rawValue).count }
             return """
                 <path class="curve \(cost.kind.rawValue)" d="M\(x) 60h28"/>\
                 <text x="\(x + 36)" y="64">\(words[cost.kind] ?? cost.kind.rawValue)</text>

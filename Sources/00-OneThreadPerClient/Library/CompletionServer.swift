@@ -4,7 +4,7 @@ import Timeline
 
 /// One thread that is told what has been done.
 ///
-/// Nobody is asked, nothing is tried. A receive is posted with its buffer; the system fills it and says so. A look
+/// No socket is asked, nothing is tried. A receive is posted with its buffer; the system fills it and says so. A look
 /// ahead: chapter 01 takes operations apart, chapter 02 builds the port.
 public final class CompletionServer: EchoServer, @unchecked Sendable {
     private let finished: FinishedOperations

@@ -3,7 +3,7 @@ import Synchronization
 
 /// What the five servers of this chapter have in common: whatever a client sends comes back to it.
 ///
-/// They differ in one thing only: who waits for the bytes, and how.
+/// They differ in one thing only: which call waits for the bytes, and how.
 public class EchoServer: @unchecked Sendable {
     /// Where the server listens. The system has chosen the port if 0 was asked for.
     public final let address: Address
@@ -36,7 +36,7 @@ public class EchoServer: @unchecked Sendable {
         if !isStopping.load(ordering: .relaxed) { ledger.note { $0.failedAccepts += 1 } }
     }
 
-    /// Where those who wait for a stop wait. Guards what several threads of a server share.
+    /// Where threads wait for a stop. Guards what several threads of a server share.
     final let monitor = Monitor()
 
     /// For a thread that blocks: an accept has failed, so another would fail, too. Waits for a moment or for the stop.
@@ -54,7 +54,7 @@ public class EchoServer: @unchecked Sendable {
     }
 
     /// Ends every thread and closes everything, and returns when that is done; no client can delay it. (I0.7)
-    /// To be called once, by whoever started the server.
+    /// To be called once.
     public func stop() {
         isStopping.store(true, ordering: .releasing)
         wake()
@@ -69,10 +69,10 @@ public struct Limits: Sendable {
     public var clients = 4096
     /// Bytes taken with one receive.
     public var receiveSize = 4096
-    /// How long a server accepts nobody after the system had nothing left to accept with.
+    /// How long a server accepts no client after the system had nothing left to accept with.
     public var acceptPause = Duration.milliseconds(50)
 
-    /// The limits that hold when nobody chooses.
+    /// The defaults.
     public init() {}
 }
 
@@ -102,7 +102,7 @@ public enum ServerKind: String, CaseIterable, Sendable {
     case turn
     /// One thread that asks every client all the time.
     case polling
-    /// One thread that is told who is ready.
+    /// One thread that is told which socket is ready.
     case readiness
     /// One thread that is told what is done.
     case completion

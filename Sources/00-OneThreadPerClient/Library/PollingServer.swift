@@ -3,7 +3,7 @@ import Synchronization
 
 /// One thread that asks every client, again and again, whether it has sent something.
 ///
-/// Nobody waits for anybody: a silent client costs one question. But the questions never end, and the thread uses
+/// No call waits for a client: a silent client costs one question. But the questions never end, and the thread uses
 /// a whole processor when nothing happens at all: this server does not keep I0.4.
 public final class PollingServer: EchoServer, @unchecked Sendable {
     /// Listens and serves from now on. - Throws: as listening does; EAGAIN when there is no thread.
@@ -40,7 +40,7 @@ public final class PollingServer: EchoServer, @unchecked Sendable {
         for client in clients { _ = end(client, failed: false) }
     }
 
-    /// Takes those who wait. False when the system had nothing left to accept with.
+    /// Takes the clients that wait. False when the system had nothing left to accept with.
     private func accept(_ clients: inout [WaitingClient]) -> Bool {
         do throws(SystemError) {
             while let socket = try listener.acceptNow() {

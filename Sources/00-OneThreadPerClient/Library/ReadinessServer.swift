@@ -10,7 +10,7 @@ public final class ReadinessServer: EchoServer, @unchecked Sendable {
     private let poller: Poller
     // What follows is the thread's alone.
     private var clients: [UInt64: WaitingClient] = [:]
-    /// Never used twice, so that a late notice finds nobody rather than somebody else.
+    /// Never used twice, so that a late notice finds no client rather than another one.
     private var lastToken = listenerToken
     private var acceptAgain = Deadline.never
 
@@ -33,7 +33,7 @@ public final class ReadinessServer: EchoServer, @unchecked Sendable {
             notices.deallocate()
         }
         while !isStopping.load(ordering: .acquiring) {
-            // The one place to wait, for everybody. While nothing happens, nothing runs. (I0.4)
+            // The one place to wait, for all clients. While nothing happens, nothing runs. (I0.4)
             let count = poller.wait(notices, until: acceptAgain)
             for notice in notices[..<count] {
                 if notice.data.u64 == Self.listenerToken {

@@ -58,7 +58,7 @@ public final class ThreadServer: EchoServer, @unchecked Sendable {
     /// Ends every thread and closes everything. (I0.7)
     public override func stop() {
         super.stop()
-        // Now nobody comes any more. A thread that waits in a call cannot be asked to end; the call has to fail.
+        // No client comes any more. A thread that waits in a call cannot be asked to end; the call has to fail.
         let last = monitor.locked {
             for client in clients.values { client.socket.interrupt() }
             while !clients.isEmpty { monitor.wait() }

@@ -8,7 +8,7 @@ public final class TurnServer: EchoServer, @unchecked Sendable {
     /// Whose turn it is. Guarded by the monitor.
     private var current: Socket?
 
-    /// Listens and serves from now on; `limits.clients` bounds those who wait. - Throws: as `ThreadServer` does.
+    /// Listens and serves from now on; `limits.clients` bounds the clients that wait. - Throws: as `ThreadServer` does.
     public init(on address: Address = .loopback(), limits: Limits = Limits()) throws(SystemError) {
         try super.init(listeningOn: address, limits, backlog: limits.clients)
         try listener.setBlocking(true)

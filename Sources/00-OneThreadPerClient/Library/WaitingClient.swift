@@ -3,7 +3,7 @@ import Kernel
 /// A client of a server that never waits in a call for it.
 ///
 /// What the system does not take at once is kept here and goes out first; until then nothing more is read. So a
-/// client that does not listen fills its own connection, and nobody's memory. (I0.5)
+/// client that does not listen fills its own connection, and not the server's memory. (I0.5)
 final class WaitingClient {
     let socket: Socket
     /// Bytes that have come and have not gone back yet. Empty for a client that keeps up.

@@ -81,7 +81,7 @@ public final class APCQueue: CompletionTarget, @unchecked Sendable {
     var hasCalls: Bool { !calls.isEmpty }
 
     /// Runs what is in the queue, and what comes in meanwhile, until nothing is left; or only takes it out, when the
-    /// thread has ended and nobody will run it.
+    /// thread has ended and will run nothing more.
     func runCalls(really: Bool = true) {
         while let call = Dispatcher.lock.locked({ calls.popFirst() }) {
             switch call {
@@ -106,7 +106,7 @@ public final class APCQueue: CompletionTarget, @unchecked Sendable {
 
 /// Why a call was not queued.
 public enum APCError: Error, Equatable, CustomStringConvertible {
-    /// The queue's thread has ended: nobody would ever run the call.
+    /// The queue's thread has ended: the call would never run.
     case threadEnded
     /// `APCQueue.limit` calls wait already.
     case queueFull

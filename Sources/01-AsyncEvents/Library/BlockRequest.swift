@@ -76,7 +76,7 @@ final class BlockRequest: Overlapped, @unchecked Sendable {
     }
 }
 
-/// Cuts a file into blocks, from its start to the end that it had when somebody asked.
+/// Cuts a file into blocks, from its start to the end that it had when its size was asked for.
 struct Blocks {
     let size: Int64
     private let blockSize: Int64
@@ -109,7 +109,7 @@ struct Blocks {
     /// Asks for one byte where the file ended at the start. Only the end of the file is a good answer.
     func checkEnd(of file: File) throws(FileError) {
         let request = BlockRequest(blockSize: 1)
-        Recorder.label(request.identity, "the end?")
+        Recorder.label(request.identity, "past the end")
         try request.read(size..<size + 1, of: file)
         _ = request.wait()
         guard let error = request.error else { throw .grew(path: file.path, expected: size) }

@@ -2,7 +2,7 @@ import Kernel
 
 /// One lock over all events, waits and queues of asynchronous calls of the process.
 ///
-/// A wait for several events has to look at all of them in one moment, and so has the one who sets one of them. The
+/// A wait for several events has to look at all of them in one moment, and so has the thread that sets one of them. The
 /// first versions of Windows NT had exactly one such lock, too.
 enum Dispatcher {
     static let lock = Lock()
@@ -57,7 +57,7 @@ enum Dispatcher {
 
 /// A thread that sleeps until something has happened. Guarded by `Dispatcher.lock`.
 ///
-/// The one who makes it happen settles the result and takes the wait out of every list; the thread that wakes up
+/// The thread that makes it happen settles the result and takes the wait out of every list; the thread that wakes up
 /// later finds its result ready.
 final class Wait {
     private let events: [Event]

@@ -2,7 +2,7 @@ import Kernel
 
 /// Something that threads wait for, and that an operation sets when it completes.
 ///
-/// An event is *set* or *not set*, and stays so until somebody changes it (I1.3). Put it into an operation's
+/// An event is *set* or *not set*, and stays so until a call changes it (I1.3). Put it into an operation's
 /// `event`: posting the operation resets it, completion sets it. Usable from any thread.
 /// Win32 counterpart: `CreateEvent`.
 public final class Event: Signal, @unchecked Sendable {
@@ -21,14 +21,14 @@ public final class Event: Signal, @unchecked Sendable {
     private(set) var state: Bool
     private var waits: [Wait] = []
 
-    /// An event that nobody waits for. Win32 counterpart: the second and third argument of `CreateEvent`.
+    /// An event without a wait for it. Win32 counterpart: the second and third argument of `CreateEvent`.
     public init(_ mode: Reset, isSet: Bool = false) {
         self.mode = mode
         state = isSet
     }
 
-    /// Sets the event and lets go whom it can: all waiting threads, or with automatic reset the one that has waited
-    /// longest. Who is let go is settled in here, so a `reset()` that follows at once takes nobody's turn away.
+    /// Sets the event and ends the waits that it can: all, or with automatic reset the one that has waited
+    /// longest. Which waits end is settled in here, so a `reset()` that follows at once takes no turn away.
     /// Win32 counterpart: `SetEvent`, which promises neither.
     public override func set() {
         var calls: [@Sendable () -> Void] = []
@@ -45,7 +45,7 @@ public final class Event: Signal, @unchecked Sendable {
     /// Takes the event back to *not set*. Win32 counterpart: `ResetEvent`.
     public override func reset() { Dispatcher.lock.locked { state = false } }
 
-    /// Whether the event is set now. Asking changes nothing, but somebody else may, right after.
+    /// Whether the event is set now. Asking changes nothing, but another thread may, right after.
     public var isSet: Bool { Dispatcher.lock.locked { state } }
 
     // MARK: Under the dispatcher's lock

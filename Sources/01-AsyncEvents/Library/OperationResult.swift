@@ -24,7 +24,7 @@ extension Overlapped {
     /// and answers the same until the operation is posted again, which resets it and its event (I1.5).
     ///
     /// The operation's own status decides, not its event (I1.2): an event that some other wait has used up, or that
-    /// somebody has reset, changes nothing.
+    /// another thread has reset, changes nothing.
     ///
     /// - Parameter waiting: whether to block until there is a result or the deadline has passed. That makes a plain
     ///   blocking call of it.

@@ -42,19 +42,18 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     /// Workers that count against the limit.
     var running = 0
     /// Workers that wait in the driver. They go there only while running and these together are under the limit, so
-    /// that nobody who leaves the driver with a packet has to wake a successor for it. I2.6
+    /// that a worker that leaves the driver with a packet need not wake a successor for it. I2.6
     var inKernel = 0
-    /// The packets of workers that still wait in the driver, and have been woken: who comes out takes one. Nobody who
-    /// asks meanwhile gets them.
+    /// Packets set aside for workers that have been woken in the driver and are not out yet. I2.5
     var promised = CircularQueue<Packet>(capacity: 4)
     /// Workers beyond that.
     var parked = WorkerStack()
     var tied: [Worker] = []
     var hasHandles = false
     var isClosed = false
-    /// The driver has been woken, and nobody has come out of it since.
+    /// The driver has been woken, and no worker has come out of it since.
     var isWaking = false
-    /// Given to whoever asks.
+    /// The last wait's.
     var lastTicket = 0
     /// Counts the times that a worker took packets.
     var turns = 0
@@ -136,7 +135,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
         unlockAndRelease()
     }
 
-    /// The way in for completed operations. Not to be called by anybody but the kernel.
+    /// The way in for completed operations. To be called by the kernel only.
     public override func take(_ completed: inout CompletionList) {
         lock.lock()
         enqueue(&completed)
@@ -199,7 +198,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
         }
         sampler?.end()
         sampler = nil
-        // One of those who wait in the driver. Each that leaves wakes the next, and the last retires the driver.
+        // One of those that wait in the driver. Each that leaves wakes the next, and the last retires the driver.
         unlockAndRelease()
         return left
     }
@@ -230,7 +229,7 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     }
 }
 
-/// A port, for those who may outlive it: its threads and its sampler. `weak` would do the same, and make every
+/// A port, for what may outlive it: its threads and its sampler. `weak` would do the same, and make every
 /// counting of references to the port slow from then on.
 final class PortReference: @unchecked Sendable {
     private let lock = Lock()

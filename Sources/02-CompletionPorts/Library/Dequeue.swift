@@ -12,7 +12,7 @@ extension CompletionPort {
     /// Win32 counterpart: `GetQueuedCompletionStatus`.
     public func dequeue(timeout: Duration? = nil) -> Dequeued { dequeue(until: .after(timeout)) }
 
-    /// The same, with a moment on the clock: for who knows it already.
+    /// The same, with a moment on the clock, for a caller that knows it already.
     public func dequeue(until deadline: Deadline) -> Dequeued {
         let worker = arrive()
         let outcome = wait(worker, until: deadline)
@@ -23,7 +23,7 @@ extension CompletionPort {
     }
 
     /// Takes a packet that is queued already. Nil when this worker would have to wait for one: then the driver has not been
-    /// asked either. For who has something to put in order before it waits.
+    /// asked either. For a caller that has something to put in order before it waits.
     ///
     /// Win32 counterpart: none; `GetQueuedCompletionStatus` with a time-out of zero comes near.
     public func dequeueNow() -> Dequeued? {
@@ -47,7 +47,7 @@ extension CompletionPort {
     }
 
     /// Waits for packets, and takes as many as are there, up to the room in the batch and up to this worker's share:
-    /// what is queued is for all who may run at a time. Never waits for more than the first. What is still in the
+    /// what is queued is for all that may run at a time. Never waits for more than the first. What is still in the
     /// batch is left there.
     ///
     /// Win32 counterpart: `GetQueuedCompletionStatusEx`.
@@ -96,7 +96,7 @@ extension CompletionPort {
         turns += 1
         turnsWithoutKernel += packets
         sampler?.stir()
-        // What it has left is for whoever asks first: itself, perhaps, before another one is awake.
+        // What it leaves in the queue is set aside for no other worker: most likely it is back first itself.
         unlockAndRelease(giving: false)
     }
 
@@ -147,14 +147,14 @@ extension CompletionPort {
             if isClosed, queue.isEmpty { return .closed }
             if hasWaited, deadline.hasPassed { return .timedOut }
             hasWaited = true
-            // Not while somebody is being woken there: the wake-up might reach this worker instead.
+            // Not while a worker is being woken there: the wake-up might reach this one instead.
             if running + inKernel < concurrency, promised.isEmpty {
                 inKernel += 1
                 if let packet = askKernel(worker, until: deadline) { return .ready(packet) }
                 continue
             }
             if worker.owesHandOver {
-                // Who waits here does not wait in the driver.
+                // A parked worker does not pass by the driver, which would submit them.
                 worker.owesHandOver = false
                 lock.unlock()
                 driver.flush()
@@ -188,7 +188,7 @@ extension CompletionPort {
         lock.lock()
         enqueue(&completed)
         inKernel -= 1
-        // Whoever has come out looks at the queue and wakes the next, if there is need.
+        // This worker looks at the queue next, and wakes another if there is need.
         isWaking = false
         worker.state = .parked
         if isClosed, inKernel == 0 { driver.retire() }
@@ -205,7 +205,7 @@ extension CompletionPort {
         return now - turnsBegan >= CompletionPort.timeBeforeKernel
     }
 
-    /// With the lock, before and after: what has completed while nobody waited in the driver is queued now, and so before
+    /// With the lock, before and after: what has completed while the driver was empty is queued now, and so before
     /// whatever comes next. I2.2
     func lookIntoDriver() {
         guard inKernel == 0, hasHandles, !isClosed else { return }
@@ -216,7 +216,7 @@ extension CompletionPort {
         driver.poll(for: self, until: .now, &completed)
         lock.lock()
         enqueue(&completed)
-        // Who has gone there meanwhile, and is being woken: this thread may have taken that wake-up.
+        // This poll may have taken a wake-up meant for a worker that has just gone there. Wake it again.
         if isWaking { driver.wake() }
     }
 
@@ -256,11 +256,11 @@ extension CompletionPort {
         newest.wakeUp.signal()
     }
 
-    /// Gives the lock back after a change, and releases whom the limit allows. Whoever leaves the driver comes by here, or
-    /// takes what there is: I2.7
+    /// Gives the lock back after a change, and releases the workers that the limit allows. A worker that leaves the
+    /// driver comes by here, or takes what there is: I2.7
     @inline(__always)
     func unlockAndRelease(giving: Bool = true) {
-        // Mostly nobody waits, or there is nothing to wait for.
+        // Mostly no worker waits, or there is nothing to wait for.
         let isAnybody = inKernel > 0 ? !queue.isEmpty || !promised.isEmpty || isClosed : !parked.isEmpty
         if isAnybody, giving { give() }
         let wakes = isAnybody && releaseSomebody()
@@ -268,7 +268,7 @@ extension CompletionPort {
         if wakes { driver.wake() }
     }
 
-    /// With the lock: packets for those who wait already, the newest first, and not for who asks from now on. I2.5
+    /// With the lock: packets for workers that wait already, the newest first, not for later ones. I2.5
     private func give() {
         while !queue.isEmpty, !isClosed, running + promised.count < concurrency {
             if let newest = parked.top, newest.ticket > newestInKernel {
@@ -281,7 +281,7 @@ extension CompletionPort {
         }
     }
 
-    /// With the lock: the ticket of the newest of those in the driver whom no packet is promised; 0 without any.
+    /// With the lock: the ticket of the newest in the driver without a packet set aside; 0 without any.
     private var newestInKernel: Int {
         // The newest of all, and from there one down for each promise.
         var newest = Int.max
@@ -297,7 +297,7 @@ extension CompletionPort {
             if !queue.isEmpty, newest.ticket > newestInKernel {
                 hand(to: newest)
             } else if inKernel == 0 {
-                // Somebody has to wait in the driver. One is enough: the next that asks joins it there, and is the
+                // A worker has to wait in the driver. One is enough: the next that asks joins it there, and is the
                 // newer one by right.
                 _ = parked.pop()
                 inKernel += 1
@@ -308,7 +308,7 @@ extension CompletionPort {
                 break
             }
         }
-        // Somebody waits, and the limit is in the way: it should be known whether the running ones do run.
+        // A worker waits, and the limit is in the way: it should be known whether the running ones do run.
         if running >= concurrency { sampler?.stir() }
         let isSomebodyNeeded = isClosed || !promised.isEmpty || !queue.isEmpty && running < concurrency
         guard inKernel > 0, !isWaking, isSomebodyNeeded else { return false }

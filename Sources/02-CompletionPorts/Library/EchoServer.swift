@@ -103,7 +103,7 @@ private enum Key {
 
 /// A connection, and the one operation that goes round on it.
 ///
-/// There is never more than one packet of it under way, so who has the packet has everything, and needs no lock.
+/// There is never more than one packet of it under way, so the worker that has the packet has everything, and needs no lock.
 public final class EchoConnection: Overlapped, @unchecked Sendable {
     /// The connection itself.
     public let socket: Socket

@@ -1,7 +1,7 @@
 import Kernel
 import Timeline
 
-/// What a port hands to a worker: who, what, and how much.
+/// What a port hands to a worker: whose, what, and how much.
 ///
 /// Win32 counterpart: `OVERLAPPED_ENTRY`, or the three out-parameters of `GetQueuedCompletionStatus`.
 public struct Packet: @unchecked Sendable {

@@ -2,10 +2,10 @@ import Kernel
 
 extension CompletionPort {
     /// Takes over a handle that another port has, or gives one of this port's own another key. Nothing of it may be under
-    /// way: no operation is pending on it, and the former port has no packet with its key. Nobody counts operations for
+    /// way: no operation is pending on it, and the former port has no packet with its key. Operations are not counted for
     /// that; the former port looks through what it holds, once, now.
     ///
-    /// Packets that a worker has taken out already are the caller's to know of. So who moves a connection waits, by its
+    /// Packets that a worker has taken out already are the caller's to know of. So code that moves a connection waits, by its
     /// own account, until each of its operations has been dequeued.
     ///
     /// - Throws: EBUSY when something is under way, EINVAL when the handle belongs to no port, EBADF when it or this port
@@ -21,7 +21,7 @@ extension CompletionPort {
         try handle.reassociate(with: self, key: key, driver: driver)
     }
 
-    /// Under the lock: whether such a packet is in the queue, promised to somebody who waits in the driver, or handed to a
+    /// Under the lock: whether such a packet is in the queue, promised to a worker in the driver, or handed to a
     /// parked worker that has not come back with it.
     func hasPackets(withKey key: UInt) -> Bool {
         queue.contains { $0.key == key } || promised.contains { $0.key == key }

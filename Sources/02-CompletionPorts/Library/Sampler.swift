@@ -75,7 +75,7 @@ final class Sampler: @unchecked Sendable {
 }
 
 extension CompletionPort {
-    /// Under the lock: whether somebody waits who could work, if one of the running were known to be blocked.
+    /// Under the lock: whether a worker waits that could run, if one of the running were known to be blocked.
     private var hasSuspects: Bool {
         running >= concurrency
             && (parked.isEmpty ? inKernel > 0 && !queue.isEmpty : inKernel == 0 || !queue.isEmpty)

@@ -41,7 +41,7 @@ public final class WorkerGroup: Sendable {
                         WorkerGroup.work(port, batch, failures, handler)
                     })
             } catch {
-                // Nobody is left behind, waiting at a port that was never served.
+                // No worker is left behind, waiting at a port that was never served.
                 port.close()
                 for thread in started { thread.join() }
                 throw error

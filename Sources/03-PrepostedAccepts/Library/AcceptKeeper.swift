@@ -28,7 +28,7 @@ extension AcceptPool {
     }
 
     /// A round of the keeper, which began to wait for it at `start`. After a pause of the whole program the clients have
-    /// had no chance yet: then nobody is ended before the next look (I3.11).
+    /// had no chance yet: then no client is ended before the next look (I3.11).
     package func sweep(after start: UInt64, at now: UInt64) {
         if rounds.mayJudge(after: start, at: now) {
             sweep()
@@ -42,7 +42,7 @@ extension AcceptPool {
     /// The monitor is held from the look to the last close: who looks and who takes an accept out of the list are
     /// never inside it together, so no socket is closed that has meanwhile become another client's (I3.4).
     ///
-    /// - Parameter beforeEnding: Called between the look and the closing, if anybody is to be ended. For tests.
+    /// - Parameter beforeEnding: Called between the look and the closing, if any client is to be ended. For tests.
     /// - Returns: How many were ended.
     @discardableResult
     public func sweep(_ beforeEnding: () -> Void = {}) -> Int {
@@ -60,7 +60,7 @@ extension AcceptPool {
 
     /// Makes the pool smaller by half, down to its initial size, when it has not been short since the last look (I3.3).
     ///
-    /// While clients come, that is all: accepts that complete are not posted again. When nobody has come, the surplus is
+    /// While clients come, that is all: accepts that complete are not posted again. When no client has come, the surplus is
     /// cancelled, the newest first, since the next client gets the oldest: an accept that is cancelled at the moment
     /// when its client comes takes that client with it.
     private func shrink() {

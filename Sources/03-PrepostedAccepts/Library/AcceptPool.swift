@@ -144,7 +144,7 @@ public final class AcceptPool: @unchecked Sendable {
         keepEnough()
     }
 
-    /// A client has come for whom no accept was pending, or at least none was a moment ago.
+    /// A client has come for which no accept was pending, or at least none was a moment ago.
     private func noticed(_ error: SystemError?) {
         monitor.locked {
             noticeIsPosted = false
@@ -282,7 +282,7 @@ public final class AcceptPool: @unchecked Sendable {
 
     // MARK: The end
 
-    /// Stops accepting: closes the listener, and returns when every accept has come back and every client who got in
+    /// Stops accepting: closes the listener, and returns when every accept has come back and every client that got in
     /// during that time is closed. Workers have to go on handing over packets until then.
     public func stop() {
         monitor.locked {

@@ -28,7 +28,7 @@ extension AcceptPool {
     public struct Counters: Sendable, Equatable {
         /// Accepts pending now, with or without a silent client.
         public var pending = 0
-        /// How many of them have a client who has said nothing yet.
+        /// How many of them have a client that has said nothing yet.
         public var held = 0
         /// Accepts put aside now, to be posted again.
         public var resting = 0

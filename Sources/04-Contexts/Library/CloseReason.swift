@@ -2,7 +2,7 @@ import Glibc
 import Kernel
 
 /// Why a connection is over. Everything that can be learnt from a call or a packet becomes one of these, here and
-/// nowhere else: who decides what to do next looks at the reason, never at a number of the system. (I4.4)
+/// nowhere else: code that decides what to do next looks at the reason, never at a number of the system. (I4.4)
 public enum CloseReason: Hashable, Sendable, CustomStringConvertible {
     /// The other side has said that it will send no more.
     case ended
@@ -10,7 +10,7 @@ public enum CloseReason: Hashable, Sendable, CustomStringConvertible {
     case reset
     /// This side did it: it closed the connection or cancelled the operation.
     case cancelled
-    /// There never was a connection: nobody listens, or none may be made.
+    /// There never was a connection: no server listens, or none may be made.
     case refused
     /// No descriptor, no buffer, no memory, a limit reached. Later it may work.
     case outOfResources
@@ -22,7 +22,7 @@ public enum CloseReason: Hashable, Sendable, CustomStringConvertible {
         switch error.code {
         // The same reset, told by a receive, by a send, by a connection that waited to be accepted.
         case ECONNRESET, EPIPE, ECONNABORTED, ENETRESET: self = .reset
-        // Keep-alive, or data that was not answered, has found that nobody is there any more.
+        // Keep-alive, or data that was not answered, has found that the peer is not there any more.
         case ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN: self = .reset
         // A post on what this side has closed meanwhile finds it closed.
         case ECANCELED, EBADF, ESHUTDOWN: self = .cancelled

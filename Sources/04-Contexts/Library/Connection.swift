@@ -3,18 +3,18 @@ import Glibc
 import Kernel
 import Synchronization
 
-/// The per-socket context. It travels as the completion key, and lives exactly as long as somebody needs it: every
+/// The per-socket context. It travels as the completion key, and lives exactly as long as it is needed: every
 /// pending operation holds a reference through its `IOContext`, so the count of references is the count of pending
 /// operations, and ARC releases once, when the last one has completed. (I4.2, I4.3)
 ///
-/// Any thread may call it; what comes too late throws, and touches nobody else's connection.
+/// Any thread may call it; what comes too late throws, and touches no other connection.
 public final class Connection: @unchecked Sendable {
     /// Its name.
     public let id = ConnectionID.next()
     let socket: Socket
     // A circle while the connection is open: `close` takes it out of the table.
     private let table: ConnectionTable
-    /// Written by who takes it in, and read when no reference is left.
+    /// Written by the call that takes it in, and read when no reference is left.
     var isRegistered = false
     private let lock = Lock()
     // Guarded by the lock.
@@ -31,7 +31,7 @@ public final class Connection: @unchecked Sendable {
         self.table = table
     }
 
-    // The last pending operation has completed, and whoever else had a reference has let it go. Nobody can come back.
+    // The last pending operation has completed, and all other references are gone. Nothing can come back.
     deinit { if isRegistered { table.registry.released() } }
 
     /// How long the client has been silent at that moment; nanoseconds on the monotonic clock.

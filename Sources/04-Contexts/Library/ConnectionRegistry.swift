@@ -97,7 +97,7 @@ public final class ConnectionRegistry<Member: AnyObject & Sendable>: @unchecked 
 
     /// What the end of all waits for.
     public enum Extent: Sendable {
-        /// Every end is announced. Somebody may still hold a reference.
+        /// Every end is announced. References may still be held.
         case announced
         /// The memory of every connection is given back, too.
         case released

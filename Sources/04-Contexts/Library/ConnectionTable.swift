@@ -65,7 +65,7 @@ public final class ConnectionTable: Sendable {
         if registry.remove(connection.id, reason) { closed(connection.id, reason) }
     }
 
-    /// Sends to everybody who is connected now. No lock is held meanwhile, so callbacks may close and take in as they
+    /// Sends to all that are connected now. No lock is held meanwhile, so callbacks may close and take in as they
     /// like. Returns how many posts were accepted; the others have just left, or do not read.
     @discardableResult
     public func notifyAll(_ bytes: [UInt8]) -> Int {

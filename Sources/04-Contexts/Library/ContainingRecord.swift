@@ -3,7 +3,7 @@ import Kernel
 /// From a pointer to a field back to the record around it: the field's offset is subtracted.
 ///
 /// The offset is the compiler's, so the field may lie anywhere in the record. A plain cast is the special case of
-/// offset 0, and nothing tells when somebody moves the field. (I4.1)
+/// offset 0, and nothing tells when the field is moved. (I4.1)
 ///
 /// - Parameters:
 ///   - field: A pointer to that very field, inside a living record.

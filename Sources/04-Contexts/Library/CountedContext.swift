@@ -1,10 +1,10 @@
 import Kernel
 
-/// The per-socket context as it is kept where nobody counts references: with a number of its own.
+/// The per-socket context as it is kept where references are not counted: with a number of its own.
 ///
 /// The number says how many operations may still come back to this context, and it begins at 1: the set-up's own
-/// share, so that no early failure can bring it to 0 while first operations are still being posted. Whoever brings
-/// it to 0 releases the context, and nobody else does. (I4.2, I4.3)
+/// share, so that no early failure can bring it to 0 while first operations are still being posted. The thread
+/// that brings it to 0 releases the context, and no other does. (I4.2, I4.3)
 ///
 /// Any thread may call it. The other way, which needs no number, is `Connection`.
 public final class CountedContext: Pooled, @unchecked Sendable {

@@ -6,13 +6,13 @@ public protocol Pooled: AnyObject, Sendable {
     var link: PoolLink { get set }
 }
 
-/// The place of an element: with somebody, or in one list. There is one link, and it knows whose it is, so that no
+/// The place of an element: with an owner, or in one list. There is one link, and it knows whose it is, so that no
 /// element is ever in two lists, or in one list twice. (I4.5)
 public struct PoolLink {
     fileprivate var next: AnyObject?
     /// The list that made it, for good.
     fileprivate var home: ObjectIdentifier?
-    /// Nobody has it: it waits in the list, or the list has let go of it.
+    /// It has no owner: it waits in the list, or the list has let go of it.
     fileprivate var isFree = false
 
     /// The link of an element that no list has seen yet.
@@ -24,7 +24,7 @@ public struct PoolLink {
 /// It keeps up to `maximumFree` elements for reuse, exactly; what comes back beyond that is let go, and its memory
 /// with it. It hands out up to `maximumInUse`, exactly; then it says no. (I4.5) Any thread may use it.
 public final class FreeList<Element: Pooled>: @unchecked Sendable {
-    /// The most elements that are kept while nobody uses them.
+    /// The most elements that are kept while they are not used.
     public let maximumFree: Int
     /// The most elements that are in use at a time.
     public let maximumInUse: Int
@@ -38,7 +38,7 @@ public final class FreeList<Element: Pooled>: @unchecked Sendable {
     public struct Counters: Sendable, Equatable {
         /// Elements that wait for reuse.
         public fileprivate(set) var free = 0
-        /// Elements that somebody has.
+        /// Elements that have an owner.
         public fileprivate(set) var inUse = 0
         /// The most that were in use at a time.
         public fileprivate(set) var peak = 0

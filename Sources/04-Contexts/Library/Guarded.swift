@@ -9,7 +9,7 @@ import Synchronization
 public final class Guarded<Value>: @unchecked Sendable {
     private let lock = Lock()
     private var value: Value
-    /// By this two of them are locked in the same order by everybody.
+    /// By this two of them are locked in the same order everywhere.
     private let number = Guards.count.add(1, ordering: .relaxed).newValue
 
     /// Puts a value under a lock.

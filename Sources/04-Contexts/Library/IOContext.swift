@@ -57,13 +57,13 @@ public final class IOContext: Overlapped, Pooled, @unchecked Sendable {
         return count
     }
 
-    /// Posts a receive with this context alone, for those who keep their own count.
+    /// Posts a receive with this context alone, for code that keeps its own count.
     public func receive(on socket: Socket) throws(SystemError) {
         purpose = .receive
         try socket.receive(self, into: memory)
     }
 
-    /// Posts a send of the first bytes with this context alone, for those who keep their own count.
+    /// Posts a send of the first bytes with this context alone, for code that keeps its own count.
     public func send(_ bytes: Int, as purpose: Purpose = .reply, on socket: Socket) throws(SystemError) {
         self.purpose = purpose
         try socket.send(self, from: contents(bytes))

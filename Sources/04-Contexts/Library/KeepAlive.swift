@@ -1,9 +1,9 @@
 import Glibc
 import Kernel
 
-/// How it is found out that nobody is at the other end any more: by asking, and counting what is not answered.
+/// How it is found out that no peer is at the other end any more: by asking, and counting what is not answered.
 ///
-/// The system asks those who are silent. What it does not find in time are peers that leave *sent data* unanswered: it
+/// The system asks peers that are silent. What it does not find in time are peers that leave *sent data* unanswered: it
 /// tries for a quarter of an hour. For them the rounds of a clock look (`UnansweredPeers`).
 ///
 /// Win32 counterpart: `SIO_KEEPALIVE_VALS`, and the socket options `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`.

@@ -8,7 +8,7 @@ import Kernel
 /// system's own time-out for unanswered data (`TCP_USER_TIMEOUT`) does not tell one from the other; the time of the
 /// last answer does. (I4.9)
 ///
-/// A value of whoever makes the rounds. In each round it is asked about every connection, and then told that the round
+/// A value of the caller that makes the rounds. In each round it is asked about every connection, and then told that the round
 /// is over.
 public struct UnansweredPeers: Sendable {
     private let limit: UInt64
