@@ -26,7 +26,7 @@ enum Teardown {
                 if let anybody = table.registry.snapshot().first {
                     if time % 2 == 0 { anybody.cancel() } else { anybody.close() }
                 }
-                if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }
+                if time % 8 == 0 { table.pushAll([LeavingClients.push]) }
             }
             let isClean = server.stop()
             let time = Duration.nanoseconds(Int64(monotonicNanoseconds() - start))

@@ -39,7 +39,7 @@ public struct LeavingClients: Sendable {
     /// The same number gives the same clients.
     public var seed: UInt64
     /// A byte that no client says: what the server sends of its own accord consists of it, and is skipped.
-    public static let notice = UInt8.max
+    public static let push = UInt8.max
     /// How long a client waits for anything.
     public static let patience = Duration.seconds(5)
 
@@ -131,8 +131,8 @@ public struct LeavingClients: Sendable {
     }
 
     private func leave(_ socket: Socket, _ way: Way, _ random: inout Random, _ report: inout Report) {
-        // No two clients say the same: 16 bytes at random, none of them a notice.
-        let words = (0..<16).map { _ in UInt8(random.next() % UInt64(LeavingClients.notice)) }
+        // No two clients say the same: 16 bytes at random, none of them a push.
+        let words = (0..<16).map { _ in UInt8(random.next() % UInt64(LeavingClients.push)) }
         switch way {
         case .silently: break
         case .silentlyWithReset: try? socket.setAbortiveClose()
@@ -173,14 +173,14 @@ public struct LeavingClients: Sendable {
         words.withUnsafeBytes { _ = try? socket.sendNow($0) }
     }
 
-    /// Takes the next byte that is no notice; nil at the end, after a reset, and when the time is over.
+    /// Takes the next byte that is no push; nil at the end, after a reset, and when the time is over.
     private func nextByte(_ socket: Socket, _ ended: inout Bool) -> UInt8? {
         while true {
             var byte: UInt8 = 0
             switch withUnsafeMutableBytes(
                 of: &byte, { memory in Swift.Result { try socket.receiveNow(into: memory) } })
             {
-            case .success(1): if byte != LeavingClients.notice { return byte }
+            case .success(1): if byte != LeavingClients.push { return byte }
             case .success(.none): return nil
             default:
                 ended = true

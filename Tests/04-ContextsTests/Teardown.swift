@@ -23,7 +23,7 @@ struct Chapter04ContextsTeardown {
                     if let anybody = table.registry.snapshot().first {
                         if time % 2 == 0 { anybody.cancel() } else { anybody.close() }
                     }
-                    if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }
+                    if time % 8 == 0 { table.pushAll([LeavingClients.push]) }
                 }
             #expect(server.stop())
             let ledger = table.counters
@@ -57,7 +57,7 @@ struct Chapter04ContextsTeardown {
                 to: server.address, count: 1_500, threads: 2, together: 5,
                 ways: [.afterAnswer, .withoutAnswer], seed: 3
             ).run { _ in
-                for _ in 1...200 { table.notifyAll([LeavingClients.notice]) }
+                for _ in 1...200 { table.pushAll([LeavingClients.push]) }
             }
             #expect(server.stop())
             #expect(report.connected == 1_500)

@@ -64,7 +64,7 @@ func playRight(_ clients: Int, _ options: Stage.Options, on terminal: Terminal) 
         if let anybody = table.registry.snapshot().first {
             if time % 2 == 0 { anybody.cancel() } else { anybody.close() }
         }
-        if time % 8 == 0 { table.notifyAll([LeavingClients.notice]) }
+        if time % 8 == 0 { table.pushAll([LeavingClients.push]) }
     }
     // The last may have left before the server has heard of them.
     _ = eventually { table.counters.opened == report.connected }

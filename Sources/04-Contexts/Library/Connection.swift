@@ -19,12 +19,12 @@ public final class Connection: @unchecked Sendable {
     private let lock = Lock()
     // Guarded by the lock.
     private var reason: CloseReason?
-    private var notices = 0
+    private var pushes = 0
     /// When bytes last came, in nanoseconds on the monotonic clock.
     private let heard = Atomic<UInt64>(monotonicNanoseconds())
 
-    /// The most notices that one connection has pending: a client that reads nothing costs no more than these.
-    public static let maximumNotices = 8
+    /// The most pushes that one connection has pending: a client that reads nothing costs no more than these.
+    public static let maximumPushes = 8
 
     init(_ socket: Socket, _ table: ConnectionTable) {
         self.socket = socket
@@ -61,20 +61,20 @@ public final class Connection: @unchecked Sendable {
     ///
     /// - Throws: EMSGSIZE when they do not fit into one context, ENOBUFS when too many are pending or no context is
     ///   left, EBADF when the connection is closed, ECONNRESET.
-    public func notify(_ bytes: [UInt8]) throws(SystemError) {
+    public func push(_ bytes: [UInt8]) throws(SystemError) {
         let refusal: Int32? = lock.locked {
             if bytes.count > IOContext.standardCapacity { return EMSGSIZE }
             if reason != nil { return EBADF }
-            if notices >= Connection.maximumNotices { return ENOBUFS }
-            notices += 1
+            if pushes >= Connection.maximumPushes { return ENOBUFS }
+            pushes += 1
             return nil
         }
-        if let refusal { throw SystemError(refusal, attempted: "notify \(id)") }
+        if let refusal { throw SystemError(refusal, attempted: "push to \(id)") }
         do throws(SystemError) {
             let context = try table.context()
-            try post(context, .notice, bytes.withUnsafeBytes { context.fill($0) })
+            try post(context, .push, bytes.withUnsafeBytes { context.fill($0) })
         } catch {
-            lock.locked { notices -= 1 }
+            lock.locked { pushes -= 1 }
             throw error
         }
     }
@@ -99,7 +99,7 @@ public final class Connection: @unchecked Sendable {
 
     /// Handles a packet of this connection: goes on with it, or closes it.
     func handle(_ context: IOContext, _ bytes: Int, _ error: SystemError?) {
-        if context.purpose == .notice { lock.locked { notices -= 1 } }
+        if context.purpose == .push { lock.locked { pushes -= 1 } }
         if let reason = CloseReason(context.purpose, bytes: bytes, error: error) {
             table.finish(context)
             return close(reason)
@@ -110,7 +110,7 @@ public final class Connection: @unchecked Sendable {
                 heard.store(monotonicNanoseconds(), ordering: .relaxed)
                 try post(context, .reply, bytes)
             case .reply: try post(context, .receive)
-            case .notice, .none: table.finish(context)
+            case .push, .none: table.finish(context)
             }
         } catch {
             close(CloseReason(error))

@@ -68,10 +68,10 @@ public final class ConnectionTable: Sendable {
     /// Sends to all that are connected now. No lock is held meanwhile, so callbacks may close and take in as they
     /// like. Returns how many posts were accepted; the others have just left, or do not read.
     @discardableResult
-    public func notifyAll(_ bytes: [UInt8]) -> Int {
+    public func pushAll(_ bytes: [UInt8]) -> Int {
         var accepted = 0
         for connection in registry.snapshot() {
-            if (try? connection.notify(bytes)) != nil { accepted += 1 }
+            if (try? connection.push(bytes)) != nil { accepted += 1 }
         }
         return accepted
     }

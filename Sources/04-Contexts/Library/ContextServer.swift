@@ -4,7 +4,7 @@ import PrepostedAccepts
 
 /// The stage's server: an echo server whose contexts live exactly long enough, behind chapter 03's pool of accepts.
 ///
-/// Clients may leave whenever they like, by any way, while notices are being sent to them and the server itself closes
+/// Clients may leave whenever they like, by any way, while pushes are being sent to them and the server itself closes
 /// some: in the end every counter is where it began.
 public final class ContextServer: Sendable {
     /// Where it listens.

@@ -10,7 +10,7 @@ public enum Purpose: UInt8, Sendable {
     /// Sends an answer; when it has completed, the same context receives again.
     case reply
     /// Sends something that the client has not asked for; when it has completed, the context is given back.
-    case notice
+    case push
 }
 
 /// The per-I/O context: one operation with its buffer, its purpose, and the connection that it belongs to.

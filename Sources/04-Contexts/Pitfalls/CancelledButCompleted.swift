@@ -4,7 +4,7 @@ import Glibc
 import Kernel
 import Stage
 
-/// ⚠︎ Broken on purpose: whoever has cancelled takes no more notice of what comes.
+/// ⚠︎ Broken on purpose: whoever has cancelled pays no more attention to what comes.
 struct BrokenReader {
     var hasCancelled = false
     private(set) var heard = ""

@@ -45,8 +45,8 @@ public enum CloseNotifiedTwice {
             while case .some(let sent) = try pair.server.sendNow(UnsafeRawBufferPointer(filler.memory)) {
                 plain += sent
             }
-            let notice = [UInt8](repeating: LeavingClients.notice, count: 512)
-            for _ in 1...4 { try connection.notify(notice) }
+            let push = [UInt8](repeating: LeavingClients.push, count: 512)
+            for _ in 1...4 { try connection.push(push) }
             let pending = stand.table.contexts.counters.inUse
             try pair.client.abort()
             let isThrough = stand.turns { stand.table.contexts.counters.inUse == 0 }

@@ -48,7 +48,7 @@ public enum ClosedWindow {
             try keepAlive.apply(to: dead.server)
             let connection = try table.admit(dead.server)
             try dead.client.fallSilent()
-            try connection.notify(Array("are you there?".utf8))
+            try connection.push(Array("are you there?".utf8))
             let start = monotonicNanoseconds()
             let clock = try slow.stand.lookForPeers(unanswered: limit)
             let isFound = slow.stand.turns { table.counters.announced > 0 }

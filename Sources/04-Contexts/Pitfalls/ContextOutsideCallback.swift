@@ -81,10 +81,10 @@ public enum ContextOutsideCallback {
             let isGone = stand.table.registry.find(id) == nil
             try stand.turn()
             try stand.table.admit(second.server)
-            let notice = [UInt8](repeating: LeavingClients.notice, count: 12)
+            let push = [UInt8](repeating: LeavingClients.push, count: 12)
             var refusal: SystemError?
             do throws(SystemError) {
-                try found?.notify(notice)
+                try found?.push(push)
             } catch {
                 refusal = error
             }
@@ -102,7 +102,7 @@ public enum ContextOutsideCallback {
                 visited += 1
                 if index % 2 == 0 { connection.close() }
             }
-            let reached = walk.table.notifyAll(notice)
+            let reached = walk.table.pushAll(push)
             return Observation(
                 happened: heard != "" || refusal?.code != EBADF || !isGone || visited != 4 || reached != 2
                     || !walk.finish(),

@@ -8,9 +8,9 @@ import Stage
 struct BrokenSend {
     let contexts: FreeList<IOContext>
 
-    func notify(_ socket: Socket) throws(SystemError) {
+    func push(_ socket: Socket) throws(SystemError) {
         guard let context = contexts.take() else { return }
-        try context.send(1, as: .notice, on: socket)
+        try context.send(1, as: .push, on: socket)
     }
 }
 
@@ -26,7 +26,7 @@ public enum FailedPostLeaksBuffer {
             pair.server.close()
             let sender = BrokenSend(contexts: list)
             var failed = 0
-            for _ in 1...100 { if (try? sender.notify(pair.server)) == nil { failed += 1 } }
+            for _ in 1...100 { if (try? sender.push(pair.server)) == nil { failed += 1 } }
             return Observation(
                 happened: failed == 100 && list.counters.inUse == 100,
                 lines: [
@@ -39,14 +39,14 @@ public enum FailedPostLeaksBuffer {
             let pair = try Pair()
             let connection = try stand.table.admit(pair.server)
             // The socket is closed, and the connection does not know it yet: the packet that tells it is in the queue. So
-            // each notice takes a context, and its post fails.
+            // each push takes a context, and its post fails.
             pair.server.close()
             let before = stand.table.contexts.counters
             var refused = 0
-            let notice: [UInt8] = [LeavingClients.notice]
+            let push: [UInt8] = [LeavingClients.push]
             for _ in 1...100 {
                 do throws(SystemError) {
-                    try connection.notify(notice)
+                    try connection.push(push)
                 } catch {
                     if error.code == EBADF { refused += 1 }
                 }

@@ -51,10 +51,10 @@ public enum HandleReusedWhileClosing {
                 let deadline = Deadline.after(Gate.patience)
                 while refused.value < 1_000, !deadline.hasPassed {
                     do throws(SystemError) {
-                        try connection.notify(words)
+                        try connection.push(words)
                         accepted.add()
                     } catch {
-                        // Closed, or, before that, more notices than may be pending.
+                        // Closed, or, before that, more pushes than may be pending.
                         switch error.code {
                         case EBADF: refused.add()
                         case ENOBUFS: break
@@ -67,7 +67,7 @@ public enum HandleReusedWhileClosing {
             connection.close()
             try stand.table.admit(stranger.server)
             poster.join()
-            let after = (try? connection.notify(words)) == nil
+            let after = (try? connection.push(words)) == nil
             // The same without the connection in between, which knows that it is closed: the socket knows it, too.
             let late = Request()
             var refusal: SystemError?

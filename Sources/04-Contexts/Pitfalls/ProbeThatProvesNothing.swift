@@ -34,11 +34,11 @@ public enum ProbeThatProvesNothing {
             // One byte that has to be answered, and a limit for the answer.
             let stand = try Stand(driver)
             let (dead, living) = (try Pair(), try Pair())
-            let ping: [UInt8] = [LeavingClients.notice]
+            let ping: [UInt8] = [LeavingClients.push]
             let connections = [try stand.table.admit(dead.server), try stand.table.admit(living.server)]
             try dead.client.fallSilent()
             let start = monotonicNanoseconds()
-            for connection in connections { try connection.notify(ping) }
+            for connection in connections { try connection.push(ping) }
             let clock = try stand.lookForPeers(unanswered: .milliseconds(300))
             let isFound = stand.turns { stand.table.counters.announced == 1 }
             clock.stop()
