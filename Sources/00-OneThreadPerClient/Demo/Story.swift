@@ -73,7 +73,7 @@ private func show(_ costs: [Cost], _ steps: [Int]) {
         })
     terminal.explain(
         "memory each: resident memory of the process that a client adds; a thread's stack within the system, 16 KiB more, "
-            + "is not in it. idle CPU: of one processor, while nobody says anything.")
+            + "is not in it. idle CPU: of one processor, while no client says anything.")
     terminal.say()
     let cost = Dictionary(uniqueKeysWithValues: costs.map { ($0.kind, $0) })
     terminal.claim(
@@ -85,7 +85,7 @@ private func show(_ costs: [Cost], _ steps: [Int]) {
     for kind in [ServerKind.readiness, .completion] {
         let threads = cost[kind]!.figures.map(\.threads)
         terminal.claim(
-            "\(kind.rawValue): everybody is answered, the threads stay \(threads.last!), silence takes nothing",
+            "\(kind.rawValue): all clients are answered, the threads stay \(threads.last!), silence takes nothing",
             holds: cost[kind]!.answered == last && threads.first == threads.last && cost[kind]!.idle < 0.01)
     }
     terminal.claim("every server stopped with all its clients connected", holds: costs.allSatisfy(\.ended))

@@ -29,7 +29,7 @@ func playBlockedWorker(driver: DriverKind, on terminal: Terminal) throws {
     terminal.draw(noticed.recording)
     terminal.say()
     terminal.claim(
-        "with no worker to spare, all five packets wait for the one who blocks",
+        "with no worker to spare, all five packets wait for the one that blocks",
         holds: alone.handled == 0 && alone.left == 5)
     terminal.claim(
         "with one more worker than the limit, the port releases it",

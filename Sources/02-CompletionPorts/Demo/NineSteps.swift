@@ -63,7 +63,7 @@ final class NineSteps: @unchecked Sendable {
         try complete(1)
         step("the first receive completes: \(taker(1)) gets its packet", waiting: ["A"])
         receives[0].handled.open()
-        step("\(taker(1)) is through with it and asks again", waiting: ["A", "B"])
+        step("\(taker(1)) is done with it and asks again", waiting: ["A", "B"])
         try complete(2)
         step("the next receive completes: \(taker(2)) gets it again", waiting: ["A"])
         try complete(3)
@@ -85,7 +85,7 @@ final class NineSteps: @unchecked Sendable {
             "B, the newest waiter, took packets 1 and 2; A stayed asleep",
             holds: order.prefix(2) == ["B", "B"])
         terminal.claim("A was woken for packet 3 only, since B was busy", holds: order.last == "A")
-        terminal.claim("at each step those waited who should", holds: holds)
+        terminal.claim("at each step the right workers waited", holds: holds)
         try options.save(
             recording, title: "The newest waiter goes first",
             description: "Worker B, who began to wait last, handles the first two packets; A gets the third.")

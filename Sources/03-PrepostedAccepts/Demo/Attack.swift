@@ -24,7 +24,7 @@ func playAttack(_ options: Stage.Options, on terminal: Terminal) throws {
         "with the sweep every honest client is served, since silent ones are ended in time",
         holds: swept.served == honest && swept.swept > 0)
     terminal.claim(
-        "without it, those who come when the last accept is taken are locked out",
+        "without it, clients that come when the last accept is taken are locked out",
         holds: unswept.served < honest)
 }
 

@@ -32,7 +32,7 @@ func playBurst(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.claim(
         "every client was served by both", holds: fixed.served == clients && grown.served == clients)
     terminal.claim(
-        "the pool that grows takes those who have not said anything yet, and is back at ten afterwards",
+        "the pool that grows takes clients that have not said anything yet, and is back at ten afterwards",
         holds: grown.taken >= min(clients, 2_000) && grown.accepts.pending == 10
             && fixed.taken == min(clients, 10))
 }

@@ -36,7 +36,7 @@ func playThreeClients(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.say()
     terminal.draw(recording)
     terminal.say()
-    terminal.claim("whoever spoke was served", holds: isQuickServed && isLateServed)
+    terminal.claim("every client that spoke was served", holds: isQuickServed && isLateServed)
     terminal.claim(
         "the silent one was ended, and its accept waits for the next client",
         holds: isSilentEnded && isPostedAgain && accepts.swept == 1 && accepts.pending == 2)

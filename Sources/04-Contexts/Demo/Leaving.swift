@@ -92,7 +92,7 @@ func playRight(_ clients: Int, _ options: Stage.Options, on terminal: Terminal) 
             && ledger.released == ledger.opened && announced.value == ledger.opened)
     terminal.claim("no context is in use", holds: contexts.inUse == 0)
     terminal.claim(
-        "nobody heard a stranger's byte, and no answer is missing",
+        "no client heard a stranger's byte, and no answer is missing",
         holds: report.strange == 0 && report.missing == 0)
 }
 
