@@ -16,6 +16,8 @@ extension Recording {
         /// When it was over without having been handled, or although nobody wrote that down: its post was refused, its
         /// operation was posted again, or its worker went on.
         var ended: Int?
+        /// How long what it has brought has waited for its turn; without an upper end when that has not come.
+        var held: (from: Int, to: Int?)?
 
         /// When the operation reached a moment, since the recording's start.
         public subscript(moment: Moment) -> Duration? {
@@ -24,6 +26,13 @@ extension Recording {
 
         var last: Moment {
             Moment.allCases.last { moments[Int($0.rawValue)] != nil } ?? .posted
+        }
+
+        /// When it waited for its turn: from the end of its handling, so that the two lie side by side.
+        func waited(until end: Int) -> Range<Int>? {
+            guard let held else { return nil }
+            let to = held.to ?? end
+            return min(max(held.from, moments[4] ?? ended ?? held.from), to)..<to
         }
 
         /// When each phase lasted, in nanoseconds since the recording's start. A phase that had not ended lasts until
@@ -42,6 +51,9 @@ extension Recording {
             return result.reversed()
         }
     }
+
+    /// Whether anything has waited for its turn.
+    var hasHeld: Bool { records.contains { if case .held = $0.what { true } else { false } } }
 
     /// What each operation was posted as first, as far as it was posted during the recording.
     private var firstKinds: [UInt: String] {
@@ -63,6 +75,7 @@ extension Recording {
         let kinds = firstKinds
         var counts: [String: Int] = [:]
         var packets = 0
+        var waiting: [UInt: Int] = [:]  // operation: its life that waits for its turn
 
         func label(_ operation: UInt) -> String {
             if let label = labels[operation] ?? unnamed[operation] { return label }
@@ -89,6 +102,13 @@ extension Recording {
             switch record.what {
             case .note: break
             case .kind: break
+            case .held:
+                guard let life = open[operation]?.last else { continue }
+                lives[life].held = (record.nanoseconds, nil)
+                waiting[operation] = life
+            case .turn:
+                guard let life = waiting.removeValue(forKey: operation) else { continue }
+                lives[life].held?.to = record.nanoseconds
             case .label(let text):
                 labels[operation] = text
                 if let life = open[operation]?.last, lives[life].last < .dequeued { lives[life].label = text }

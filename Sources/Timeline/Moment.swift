@@ -18,7 +18,15 @@ public enum Moment: UInt8, Sendable, CaseIterable, Comparable {
     public static func < (one: Moment, other: Moment) -> Bool { one.rawValue < other.rawValue }
 }
 
-/// What an operation is in between two moments. There are four phases, and the same four colours everywhere.
+/// The colour of what waits for its turn behind the handling, and how a terminal draws it.
+enum Held {
+    static let name = "waits for its turn"
+    static let colour = "#8c959f"
+    static let glyph: Character = "░"
+}
+
+/// What an operation is in between two moments. There are four phases, and the same four colours everywhere. What has been
+/// brought, and waits for its turn, has a colour of its own: see ``Recorder/held(_:)``.
 public enum Phase: Int, Sendable, CaseIterable {
     /// From *posted* to *pending*.
     case posted

@@ -47,6 +47,10 @@ struct Picture {
             }
             rows[row].lives.append(index)
         }
+        // Rows that are called `sender: …` stand together, and so do those that are called `receiver: …`.
+        let groups = rows.map { row in row.name.firstIndex(of: ":").map { String(row.name[..<$0]) } ?? "" }
+        let order = groups.enumerated().map { (groups.firstIndex(of: $1)!, $0) }.sorted { $0 < $1 }
+        rows = order.map { rows[$0.1] }
         if rows.count > Self.maximumRows {
             rows = []
             for phase in [Phase.pending, .queued] {

@@ -42,6 +42,18 @@ public enum Recorder {
         if isRecording { append(.refused, operation) }
     }
 
+    /// Writes down that a worker keeps what the operation has brought, until its turn comes.
+    @inlinable @inline(__always)
+    public static func held(_ operation: UInt) {
+        if isRecording { append(.held, operation) }
+    }
+
+    /// Writes down that the turn of what was kept has come. Without a ``held(_:)`` before it, it says nothing.
+    @inlinable @inline(__always)
+    public static func turn(_ operation: UInt) {
+        if isRecording { append(.turn, operation) }
+    }
+
     /// Writes down a remark. The text is not even made while nothing is recorded.
     @inlinable @inline(__always)
     public static func note(_ text: @autoclosure () -> String, of operation: UInt = 0) {

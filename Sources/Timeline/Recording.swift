@@ -21,6 +21,10 @@ public struct Recording: Sendable {
         case moment(Moment)
         /// The post was refused, and the operation's life ends with it.
         case refused
+        /// What it has brought is kept until its turn comes: a worker is done with it, and nothing has become of it yet.
+        case held
+        /// Its turn has come.
+        case turn
         /// A remark in free words.
         case note(String)
         /// What the operation does, such as `receive`: its name as long as it has no label.

@@ -5,7 +5,7 @@ extension Recording {
     ///   - description: the picture's point in a sentence, for those who cannot see it.
     public func svg(title: String, description: String) -> String {
         var canvas = Canvas(picture: Picture(self), names: lanes.map(\.name))
-        canvas.heading(title)
+        canvas.heading(title, hasHeld: hasHeld)
         canvas.operations(until: span.upperBound)
         canvas.threads()
         canvas.remarks(dropped: dropped)
@@ -31,13 +31,17 @@ private struct Canvas {
         gutter = min(max((shown.map(\.count).max() ?? 0) * 8 + 40, 110), 200)
     }
 
-    mutating func heading(_ title: String) {
+    mutating func heading(_ title: String, hasHeld: Bool) {
         text(24, 36, title, "title")
         var x = gutter
         for phase in Phase.allCases {
             add("<rect class=\"\(phase.name)\" x=\"\(x)\" y=\"54\" width=\"14\" height=\"10\" rx=\"2\"/>")
             text(x + 20, 63, phase.name, "small")
             x += 92
+        }
+        if hasHeld {
+            add("<rect class=\"held\" x=\"\(x)\" y=\"54\" width=\"14\" height=\"10\" rx=\"2\"/>")
+            text(x + 20, 63, Held.name, "small")
         }
         // The axis; its lines go down as far as the drawing gets, see `finished`.
         for (time, name) in ticks(for: picture.length, limit: 8) {
@@ -76,8 +80,9 @@ private struct Canvas {
         for (phase, time) in phases {
             let shift = isRoomy ? max(0, left - place(time.lowerBound)) : 0
             let least = isRoomy && phase != .pending && !time.isEmpty ? 4.0 : phase == .posted ? 3 : 1
-            left = block(time, y + 3, 13, phase, tip: life.label, shift: shift, least: least)
+            left = block(time, y + 3, 13, phase.name, tip: life.label, shift: shift, least: least)
         }
+        if let time = life.waited(until: end) { block(time, y + 3, 13, "held", tip: life.label) }
     }
 
     /// The number of operations over time, as an area.
@@ -128,7 +133,7 @@ private struct Canvas {
             }
             for (life, time) in merged {
                 let label = life.map { picture.lives[$0].label }
-                block(time, y + 4, 18, .handled, tip: label ?? "several")
+                block(time, y + 4, 18, Phase.handled.name, tip: label ?? "several")
                 let room = Int(place(time.upperBound) - place(time.lowerBound))
                 guard let label, label.count * 8 + 12 < room else { continue }
                 text(place(time.lowerBound) + 6, y + 17, label, "inside", anchor: "start")
@@ -173,7 +178,7 @@ private struct Canvas {
             .inside,.sign{font-size:12px;fill:#10241c}.sign{font-weight:600}
             .page{fill:#ffffff}.lane{fill:#f0f2f5}.grid{stroke:#d8dee4;fill:none}
             .note{fill:#ffffff;stroke:#57606a;stroke-width:1.5}.post{stroke:\(Phase.posted.colour);stroke-width:2}
-            \(phases)
+            \(phases).held{fill:\(Held.colour)}
             @media (prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9da7b3}.inside,.sign{fill:#10241c}
             .page{fill:#0d1117}.lane{fill:#1b222c}.grid{stroke:#30363d}.note{fill:#e6edf3;stroke:#9da7b3}}
             </style>
@@ -186,14 +191,14 @@ private struct Canvas {
     /// Returns where the block ends.
     @discardableResult
     private mutating func block(
-        _ time: Range<Int>, _ y: Int, _ height: Int, _ phase: Phase, tip: String, shift: Double = 0,
+        _ time: Range<Int>, _ y: Int, _ height: Int, _ style: String, tip: String, shift: Double = 0,
         least: Double = 1
     ) -> Double {
         let x = place(time.lowerBound) + shift
         let width = max(place(time.upperBound) - x, least)
         add(
-            "<rect class=\"\(phase.name)\" x=\"\(number(x))\" y=\"\(y)\" width=\"\(number(width))\" "
-                + "height=\"\(height)\"><title>\(escapedForXML(tip)): \(phase.name), \(readable(time.count))</title></rect>"
+            "<rect class=\"\(style)\" x=\"\(number(x))\" y=\"\(y)\" width=\"\(number(width))\" "
+                + "height=\"\(height)\"><title>\(escapedForXML(tip)): \(style == "held" ? Held.name : style), \(readable(time.count))</title></rect>"
         )
         return x + width
     }

@@ -8,7 +8,7 @@ extension Recording {
         if records.isEmpty { return "nothing was recorded\n" }
         let picture = Picture(self)
         let names = picture.rows.map(\.name) + picture.lanes.map(\.name) + picture.crowds.map(\.name)
-        let gutter = min(max(8, names.map(\.count).max() ?? 0), 18) + 2
+        let gutter = min(max(8, names.map(\.count).max() ?? 0), 22) + 2
         var page = Page(
             gutter: gutter, width: max(40, columns) - gutter, picture: picture, coloured: coloured)
         page.axis()
@@ -26,7 +26,7 @@ extension Recording {
         }
         if picture.lanesLeftOut > 0 { page.say("… and \(picture.lanesLeftOut) more threads") }
         page.blank()
-        page.legend()
+        page.legend(hasHeld: hasHeld)
         for note in picture.notes {
             let time = readable(note.record.nanoseconds - picture.start)
             page.say("\(note.sign)  \(time)  \(lanes[note.record.lane].name): \(note.text)")
@@ -75,6 +75,11 @@ private struct Page {
             let phases = life.phases(until: end)
             for (phase, time) in phases where phase != .posted {
                 for place in places(time) { line[place] = Cell(character: phase.glyph, phase: phase) }
+            }
+            if let waited = life.waited(until: end) {
+                for place in places(waited) where line[place].phase != .handled {
+                    line[place] = Cell(character: Held.glyph)
+                }
             }
             guard let (phase, time) = phases.first, phase == .posted else { continue }
             for place in places(time) where line[place].phase == nil || line[place].phase == .pending {
@@ -135,12 +140,13 @@ private struct Page {
         add(name, line)
     }
 
-    mutating func legend() {
+    mutating func legend(hasHeld: Bool) {
         var cells: [Cell] = []
         for phase in Phase.allCases {
             cells.append(Cell(character: phase.glyph, phase: phase))
             cells += " \(phase.name)  ".map { Cell(character: $0) }
         }
+        if hasHeld { cells += "\(Held.glyph) \(Held.name)".map { Cell(character: $0) } }
         text += rendered(cells) + "\n"
         if !picture.crowds.isEmpty { say("▁▄█ how many operations, how busy a thread") }
     }

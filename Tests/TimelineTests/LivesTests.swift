@@ -127,4 +127,37 @@ import Timeline
         #expect(lives.first?[.pending] == .microseconds(2))
         #expect(lives.first?[.dequeued] == .microseconds(3))
     }
+
+    @Test("what waits for its turn is drawn until the turn comes, in a colour of its own")
+    func held() throws {
+        var recording = sample()
+        #expect(!recording.drawing(columns: 60).contains("░"))
+        recording.records.append(record(410, 2, 8, .held))
+        recording.records.append(record(600, 1, 8, .turn))
+        let drawing = recording.drawing(columns: 60)
+        let row = try #require(drawing.split(separator: "\n").first { $0.hasPrefix("recv 2") })
+        #expect(row.contains("█░░") && row.hasSuffix("░"))
+        #expect(drawing.contains("░ waits for its turn"))
+        let picture = recording.svg(title: "t", description: "d")
+        #expect(picture.contains("<rect class=\"held\""))
+        #expect(picture.contains("recv 2: waits for its turn, 190 µs"))
+        // A turn without a wait says nothing.
+        recording.records.append(record(700, 1, 7, .turn))
+        #expect(!recording.svg(title: "t", description: "d").contains("recv 1: waits"))
+    }
+
+    @Test("rows of one group stand together")
+    func groups() throws {
+        let names = ["b: one", "a: one", "b: two"]
+        let records = names.indices.flatMap { number in
+            let operation = UInt(number + 1)
+            return [
+                record(number, 0, operation, .label(names[number])),
+                record(number, 0, operation, .moment(.posted)),
+            ]
+        }
+        let recording = Recording(records: records, lanes: [Recording.Lane(name: "main", thread: 1)])
+        let rows = recording.drawing(columns: 60).split(separator: "\n").filter { $0.contains(": ") }
+        #expect(rows.map { $0.prefix(6) } == ["b: one", "b: two", "a: one"])
+    }
 }

@@ -129,33 +129,71 @@ func playRefusals(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.claim("everything is given back", holds: client.stop() && stand.server.stop())
 }
 
-/// One small file, drawn: a row for each operation. One service is both sides, so that there are no more threads than two.
+/// One small file, drawn: a row for each operation, those of the sender first. Each side has one worker, named after it.
 func showSteps(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.heading("One file of three pieces, drawn")
     let (there, here) = (try ScratchFolder(), try ScratchFolder())
-    var choices = Stand.options(options.driver, folder: there.path)
-    choices.streams.chunkCapacity = 32 << 10
-    choices.streams.pendingReads = 2
     // Reads that are pending before the recording begins are in it, too: their numbers are kept for it.
     let reads = Guarded<[UInt: SequenceNumber]>([:])
-    var probe = StreamProbe()
-    probe.numbered = { chunk in reads.locked { $0[chunk.identity] = chunk.number } }
-    choices.streams.probe = probe
-    let hub = try FileSide(choices)
-    let connection = try hub.connect(to: try hub.listen())
+    func side(_ name: String, _ folder: ScratchFolder) throws -> FileSide {
+        var choices = Stand.options(options.driver, folder: folder.path)
+        choices.streams.workers = 1
+        choices.streams.workerName = name
+        choices.streams.chunkCapacity = 32 << 10
+        choices.streams.pendingReads = 2
+        var probe = StreamProbe()
+        probe.numbered = { chunk in reads.locked { $0[chunk.identity] = chunk.number } }
+        choices.streams.probe = probe
+        return try FileSide(choices)
+    }
+    let (sender, receiver) = (try side("sender", here), try side("receiver", there))
+    let connection = try sender.connect(to: try receiver.listen())
     // So that what is drawn is the file, and not the connecting.
     try connection.sendAndWait(try here.make("first", bytes: 1))
     let path = try here.make("a", bytes: 40_000)
     Recorder.start()
     for (chunk, number) in reads.locked({ $0 }) { Recorder.label(chunk, "read \(number)") }
     let receipt = try connection.sendAndWait(path)
-    let recording = Recorder.stop()
+    let recording = bySide(Recorder.stop())
     terminal.draw(recording)
     terminal.claim(
         "the file has come", holds: receipt.bytes == 40_000 && there.contents("a") == here.contents("a"))
-    terminal.claim("everything is given back", holds: hub.stop())
+    let isClean = [sender, receiver].map { $0.stop() }
+    terminal.claim("everything is given back", holds: isClean == [true, true])
     try options.save(
         recording, title: "A file of three pieces",
         description:
-            "Pieces are transmitted while the file is read for its sum; each chunk is written as it comes.")
+            "The sender's transmits follow each other while the file is read for its sum; the receiver writes each chunk as it comes."
+    )
+}
+
+/// Each operation is called after the side whose worker has to do with it, and what nothing came of is left out.
+private func bySide(_ recording: Recording) -> Recording {
+    let names = recording.lanes.map { $0.name == "main" ? "sender" : String($0.name.split(separator: " ")[0]) }
+    var sides: [UInt: String] = [:]
+    var first: [Recording.Record] = []
+    for life in recording.lives {
+        guard let worker = life.worker, sides[life.operation] == nil else { continue }
+        sides[life.operation] = names[worker]
+        // One that was posted before the recording began has no label yet.
+        let name = life.label.hasPrefix("send") ? "send" : life.label
+        first.append(
+            Recording.Record(
+                nanoseconds: 0, lane: life.poster, operation: life.operation,
+                what: .label("\(names[worker]): \(name)")))
+    }
+    var ends: [UInt: Int] = [:]
+    for (number, record) in recording.records.enumerated() {
+        if case .moment(.handled) = record.what { ends[record.operation] = number }
+    }
+    let rest = recording.records.enumerated().compactMap { number, record -> Recording.Record? in
+        guard record.operation != 0 else { return record }
+        guard let side = sides[record.operation], number <= ends[record.operation] ?? -1 else { return nil }
+        var record = record
+        if case .label(let text) = record.what {
+            record.what = .label("\(side): \(text.replacing(" at ", with: " "))")
+        }
+        return record
+    }
+    return Recording(records: first + rest, lanes: recording.lanes, dropped: recording.dropped)
 }
