@@ -35,6 +35,10 @@ import Testing
         expectNone(checkSizes(.here))
     }
 
+    @Test("a third of each library stands in its chapter") func shown() {
+        expectNone(checkShown(.here))
+    }
+
     @Test("nothing is imported that should not be") func imports() {
         expectNone(checkImports(.here))
     }

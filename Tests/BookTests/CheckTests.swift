@@ -35,7 +35,7 @@ private let dictionary = "Tutorials/dictionary.md"
 @Suite("The checks themselves") struct CheckTests {
     static let checks: [@Sendable (Project) -> [String]] = [
         checkListings, checkLinks, checkSlugs, checkShape, checkInvariants, checkLayout, checkTableOfContents,
-        checkSizes, checkImports, checkRooms, checkBrokenTypes, checkDictionary, checkDrawings,
+        checkSizes, checkShown, checkImports, checkRooms, checkBrokenTypes, checkDictionary, checkDrawings,
     ]
 
     @Test("no check has anything to say about a project in order", arguments: checks.indices)
@@ -154,6 +154,9 @@ private let dictionary = "Tutorials/dictionary.md"
 
     static let inCode = [
         Plant(checkSizes, in: library, "queue()", becomes: many(300), says: "more than 260"),
+        Plant(checkShown, in: library, "queue()", becomes: many(300), says: "0 of 306 lines of code"),
+        Plant(
+            checkShown, in: tutorial, "    queue()", becomes: "    enqueue()", says: "0 of 7 lines of code"),
         Plant(checkSizes, in: library, "queue()", becomes: many(1_000), says: "more than 950"),
         Plant(
             checkSizes, in: "Sources/Kernel/Drivers/Ring.swift", "let room = 1", becomes: many(300),
