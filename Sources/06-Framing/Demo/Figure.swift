@@ -116,23 +116,23 @@ struct Figure {
         let cell = 34
         let left = 96
         let most = witness.chunks.map { $0.reduce(0) { $0 + $1.bytes.count } }.max() ?? 1
-        let width = left + most * cell + 24
+        let width = left + most * cell + 44
         var y = 96
         var body = ""
         func text(_ x: Int, _ y: Int, _ style: String, _ words: String) {
             body += "<text class=\"\(style)\" x=\"\(x)\" y=\"\(y)\">\(escaped(words))</text>\n"
         }
         text(24, 36, "title", "Messages in chunks, as they came")
-        body += "<rect class=\"queued\" x=\"\(left)\" y=\"54\" width=\"14\" height=\"14\" rx=\"2\"/>\n"
+        body += "<rect class=\"whole\" x=\"\(left)\" y=\"54\" width=\"14\" height=\"14\" rx=\"2\"/>\n"
         text(left + 22, 66, "small", "whole in its chunk: lent where it lies")
-        body += "<rect class=\"handled\" x=\"\(left + 280)\" y=\"54\" width=\"14\" height=\"14\" rx=\"2\"/>\n"
+        body += "<rect class=\"cut\" x=\"\(left + 280)\" y=\"54\" width=\"14\" height=\"14\" rx=\"2\"/>\n"
         text(left + 302, 66, "small", "in parts: copied together, then lent")
         text(left + 560, 66, "small", "numbers: bytes of a length")
         for (number, parts) in witness.chunks.enumerated() {
             text(24, y + 24, "name", "chunk \(number + 1)")
             var x = left
             for part in parts {
-                let style = part.fate == .whole ? "queued" : "handled"
+                let style = part.fate == .whole ? "whole" : "cut"
                 let size = "width=\"\(part.bytes.count * cell - 2)\" height=\"36\" rx=\"5\""
                 body += "<rect class=\"\(style)\" x=\"\(x)\" y=\"\(y)\" \(size)/>\n"
                 for place in part.bytes {
@@ -160,7 +160,7 @@ struct Figure {
             .title{font-family:ui-sans-serif,system-ui,"DejaVu Sans",sans-serif;font-size:18px;font-weight:600}
             .small,.name{font-family:ui-sans-serif,system-ui,"DejaVu Sans",sans-serif;font-size:13px}
             .small{fill:#57606a}.inside,.header{fill:#10241c;text-anchor:middle}.header{font-weight:700}
-            .page{fill:#ffffff}.queued{fill:#e69f00}.handled{fill:#00a878}
+            .page{fill:#ffffff}.whole{fill:#d5dde6}.cut{fill:#9fb0c3}
             @media (prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9da7b3}
             .inside,.header{fill:#10241c}.page{fill:#0d1117}}
             </style>
