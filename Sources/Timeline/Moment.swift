@@ -26,7 +26,7 @@ enum Held {
 }
 
 /// What an operation is in between two moments. There are four phases, and the same four colours everywhere. What has been
-/// brought, and waits for its turn, has a colour of its own: see ``Recorder/held(_:)``.
+/// brought, and waits for its turn, has a colour of its own: see ``Recorder/held(_:_:)``.
 public enum Phase: Int, Sendable, CaseIterable {
     /// From *posted* to *pending*.
     case posted

@@ -42,13 +42,15 @@ public enum Recorder {
         if isRecording { append(.refused, operation) }
     }
 
-    /// Writes down that a worker keeps what the operation has brought, until its turn comes.
+    /// Writes down that a worker keeps what the operation has brought until its turn comes, and why.
     @inlinable @inline(__always)
-    public static func held(_ operation: UInt) {
-        if isRecording { append(.held, operation) }
+    public static func held(_ operation: UInt, _ why: @autoclosure () -> String) {
+        guard isRecording else { return }
+        append(.held, operation)
+        note(why(), of: operation)
     }
 
-    /// Writes down that the turn of what was kept has come. Without a ``held(_:)`` before it, it says nothing.
+    /// Writes down that the turn of what was kept has come. Without a ``held(_:_:)`` before it, it says nothing.
     @inlinable @inline(__always)
     public static func turn(_ operation: UInt) {
         if isRecording { append(.turn, operation) }

@@ -132,7 +132,8 @@ import Timeline
     func held() throws {
         var recording = sample()
         #expect(!recording.drawing(columns: 60).contains("░"))
-        recording.records.append(record(410, 2, 8, .held))
+        let handled = recording.records.firstIndex { $0.nanoseconds == 400_000 }!
+        recording.records.insert(record(390, 2, 8, .held), at: handled)
         recording.records.append(record(600, 1, 8, .turn))
         let drawing = recording.drawing(columns: 60)
         let row = try #require(drawing.split(separator: "\n").first { $0.hasPrefix("recv 2") })
@@ -140,7 +141,7 @@ import Timeline
         #expect(drawing.contains("░ waits for its turn"))
         let picture = recording.svg(title: "t", description: "d")
         #expect(picture.contains("<rect class=\"held\""))
-        #expect(picture.contains("recv 2: waits for its turn, 190 µs"))
+        #expect(picture.contains("recv 2: waits for its turn, 200.0 µs"))
         // A turn without a wait says nothing.
         recording.records.append(record(700, 1, 7, .turn))
         #expect(!recording.svg(title: "t", description: "d").contains("recv 1: waits"))

@@ -243,8 +243,7 @@ struct OrderedReceiver: ~Copyable {
         // Gaps come in the order of the asking; they keep nobody waiting.
         if slot.number != window.expected, !isGap {
             counters.early &+= 1
-            Recorder.held(slot.identity)
-            Recorder.note("read \(slot.number) came before read \(window.expected)", of: slot.identity)
+            Recorder.held(slot.identity, "read \(slot.number) came before read \(window.expected)")
         }
         // There are no more numbers out than the window has room for. (I5.3)
         let place = window.insert(slot, slot.number)
@@ -261,11 +260,7 @@ struct OrderedReceiver: ~Copyable {
     // MARK: Taking out
 
     /// The next in order: bytes, the end, a failure or a gap.
-    mutating func takeNext() -> Chunk? {
-        guard let slot = window.takeNext() else { return nil }
-        Recorder.turn(slot.identity)
-        return slot
-    }
+    mutating func takeNext() -> Chunk? { window.takeNext() }
 
     /// Why a wait has failed, when everything before it has been taken out. Once.
     mutating func takeWaitFailure() -> Int32? {

@@ -275,6 +275,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// Under the lock, and returns with it: a read whose turn it is. Failure and end come in their turn, too: what was
     /// sent before them has been handed over by now. (I5.2)
     private func deliver(_ chunk: Chunk) {
+        Recorder.turn(chunk.identity)
         if chunk.failure != 0 {
             shut(CloseReason(SystemError(chunk.failure, attempted: "receive")))
         } else if chunk.place == .gap || isDiscarding {
