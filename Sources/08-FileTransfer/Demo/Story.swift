@@ -163,7 +163,7 @@ func showSteps(_ options: Stage.Options, on terminal: Terminal) throws {
     try options.save(
         recording, title: "A file of three pieces",
         description:
-            "The sender's transmits follow each other while the file is read for its sum; the receiver writes what comes."
+            "The sender's transmits follow each other, reads for the sum run ahead; the receiver writes what comes."
     )
 }
 
