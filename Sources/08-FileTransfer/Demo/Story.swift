@@ -163,13 +163,15 @@ func showSteps(_ options: Stage.Options, on terminal: Terminal) throws {
     try options.save(
         recording, title: "A file of three pieces",
         description:
-            "The sender's transmits follow each other, reads for the sum run ahead; the receiver writes what comes."
+            "The sender's transmits follow each other, its reads for the sum run ahead; the receiver writes."
     )
 }
 
 /// Each operation is called after the side whose worker has to do with it, and what nothing came of is left out.
 private func bySide(_ recording: Recording) -> Recording {
-    let names = recording.lanes.map { $0.name == "main" ? "sender" : String($0.name.split(separator: " ")[0]) }
+    let names = recording.lanes.map { lane in
+        lane.name == "main" ? "sender" : String(lane.name.prefix { $0 != " " })
+    }
     var sides: [UInt: String] = [:]
     var first: [Recording.Record] = []
     for life in recording.lives {
