@@ -30,10 +30,10 @@ private final class WrongBytes: StreamHandler {
     func closed(_ connection: StreamConnection, _ reason: CloseReason) { over.open() }
 }
 
-/// One stream, nobody held back: what the machine does by itself.
+/// One stream, no worker held back: what the machine does by itself.
 func showStream(_ options: Stage.Options, on terminal: Terminal) throws {
     let total = 20_000 * 16
-    terminal.heading("20,000 chunks of one stream, nobody held back")
+    terminal.heading("20,000 chunks of one stream, no worker held back")
     var rows: [[String]] = []
     var isRight = true
     let pending = options.number(reads) ?? 4

@@ -15,7 +15,7 @@ public class StreamOperation: Overlapped, @unchecked Sendable {
 /// A piece of a connection's stream: one operation with its number and its buffer, from a pool.
 ///
 /// A chunk that is read into is one of its connection's *slots*, and goes round: it is posted with a buffer that the receive
-/// policy lends, completes, waits for its turn, is handed to the handler, and is posted again or goes home when nobody has a
+/// policy lends, completes, waits for its turn, is handed to the handler, and is posted again or goes home when nothing has a
 /// share in it any more. (I5.5) Its fields are the driver's while it is pending, the connection's lock guards them while it
 /// waits, and then they are its owner's.
 public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
@@ -48,7 +48,7 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
     var token: Int?
     /// The next one in the chain or the queue that it is in.
     var following: Chunk?
-    /// Who still needs what is in it: the call of the handler, those who keep it, the send that it goes back with.
+    /// How many still need what is in it: the call of the handler, code that keeps it, the send that it goes back with.
     let shares = Atomic<Int>(0)
     // Made with the first use, and this object's as long as it lives: a pending operation keeps its buffer.
     private var own: UnsafeMutableRawBufferPointer?
@@ -62,7 +62,7 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
         case posted
         /// The policy has it, until there is a buffer for it.
         case inLine
-        /// It waits in the window, the handler has it, or who keeps it, or it is being sent back.
+        /// It waits in the window, the handler or other code has it, or it is being sent back.
         case held
         /// As `held`, with a number and nothing else: its read was called off before any byte came.
         case gap
@@ -86,7 +86,7 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
         return made
     }
 
-    /// What was received. Valid during the handler's call, and until `giveBack` for who keeps it.
+    /// What was received. Valid during the handler's call, and until `giveBack` for code that keeps it.
     public var contents: UnsafeRawBufferPointer {
         if let sharedBytes { return sharedBytes.contents }
         guard let buffer else { return UnsafeRawBufferPointer(start: nil, count: 0) }
@@ -94,7 +94,7 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
     }
 
     /// Keeps the chunk beyond the handler's call. It goes on counting as one of the connection's pending reads, so a
-    /// handler that keeps all of them holds its client back. To be called during that call, or by who keeps it already;
+    /// handler that keeps all of them holds its client back. To be called during that call, or by code that keeps it already;
     /// each `keep` needs one `giveBack`.
     public func keep() {
         let before = shares.add(1, ordering: .relaxed).oldValue
@@ -110,9 +110,9 @@ public final class Chunk: StreamOperation, Pooled, @unchecked Sendable {
     /// Puts other bytes in the place of those that were received, for `send(chunk)` to send. To be called in the handler's
     /// call, when what was received is not needed any more.
     ///
-    /// - Returns: false, and nothing has changed, when they do not fit or somebody keeps the chunk.
+    /// - Returns: false, and nothing has changed, when they do not fit or the chunk is kept.
     public func refill(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        // The handler's call has the one share: nobody can get another from anybody else.
+        // The handler's call has the one share: no other thread has one to give away.
         guard let buffer, bytes.count <= buffer.count, shares.load(ordering: .acquiring) == 1 else {
             return false
         }

@@ -4,7 +4,7 @@ import Kernel
 ///
 /// Each read costs a call to the system, a packet, and a send for what goes back, whatever it brings: so a stream is as fast
 /// as one read is large. But what is posted waits, and most clients are silent. So a larger buffer is never posted: it is
-/// lent for an immediate read, when bytes are known to be there, and goes back when nobody has a share in them any more. It
+/// lent for an immediate read, when bytes are known to be there, and goes back when the last share in them is gone. It
 /// is taken if there is one at once, and no connection ever waits for it.
 ///
 /// Some are kept for reuse: large memory that is fetched from the system for each read costs a fault for each of its pages.

@@ -30,7 +30,7 @@ protocol ReceivingEnd {
 /// A value without a lock, that belongs to something with one: a connection, or a test. Where it may post, it asks the policy
 /// what with, and carries the answer out at once: number and post are one step. (I5.1)
 struct OrderedReceiver: ~Copyable {
-    /// The most slots that are out at a time: who does not take is not read from. (I5.11)
+    /// The most slots that are out at a time: a handler that does not take is not read for. (I5.11)
     let limit: Int
     /// Reads that have completed and are not handled yet. (I5.3)
     private var window: ReorderWindow<Chunk>
@@ -213,7 +213,7 @@ struct OrderedReceiver: ~Copyable {
     // MARK: Packets
 
     /// A read has completed. One that was called off before any byte came is a gap: it has a number, so it takes its turn, and
-    /// nobody hears of it. (I5.8)
+    /// the handler does not hear of it. (I5.8)
     mutating func completed(_ slot: Chunk, _ bytes: Int, _ error: Int32) {
         posted -= 1
         counters.reads &+= 1
@@ -240,7 +240,7 @@ struct OrderedReceiver: ~Copyable {
     private mutating func put(_ slot: Chunk, _ bytes: Int, _ failure: Int32, isGap: Bool = false) {
         slot.place = isGap ? .gap : .held
         (slot.count, slot.failure) = (bytes, failure)
-        // Gaps come in the order of the asking; they keep nobody waiting.
+        // Gaps come in the order of the asking; nothing waits for them.
         if slot.number != window.expected, !isGap {
             counters.early &+= 1
             Recorder.held(slot.identity, "read \(slot.number) came before read \(window.expected)")

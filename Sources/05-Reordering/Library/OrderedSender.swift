@@ -2,7 +2,7 @@ import Contexts
 import Glibc
 import Kernel
 
-/// A place among the sends of a connection: who takes it first sends first, however long that takes. (I5.6)
+/// A place among the sends of a connection: what has the earlier place is sent first, however long that takes. (I5.6)
 public struct SendTicket: Sendable {
     let number: SequenceNumber
 }

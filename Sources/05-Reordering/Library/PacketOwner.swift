@@ -1,10 +1,10 @@
 import CompletionPorts
 import Kernel
 
-/// Who the packets of a handle are for. Its address is the key under which the handle is associated: so a packet says itself
-/// who handles it, and nobody has to try kinds.
+/// What the packets of a handle are for. Its address is the key under which the handle is associated: so a packet says itself
+/// which object handles it, and no cast has to be tried.
 ///
-/// The key does not keep the object: the operation under way does, or whoever has closed the handle and seen everything come
+/// The key does not keep the object: the operation under way does, or code that has closed the handle and seen everything come
 /// back. On the port of a `StreamHub` every key is one of these, or 0 for an operation that is its own owner.
 open class PacketOwner: @unchecked Sendable {
     /// For subclasses.

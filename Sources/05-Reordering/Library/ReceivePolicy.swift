@@ -1,7 +1,7 @@
 /// Decides what a connection waits for its next bytes with: a read with a buffer, or a receive without one.
 ///
 /// A connection has a number of *slots*: chunks that bytes can be read into. A slot is at home, or posted, or in the policy's
-/// line, or held: by the window, the handler, who keeps it, a send. The connection asks wherever it could post: the policy
+/// line, or held: by the window, the handler, other code, a send. The connection asks wherever it could post: the policy
 /// lends the buffer, and answers for what that costs. Without a policy each slot is posted with memory of its
 /// chunk; chapter 07's has a budget.
 public protocol ReceivePolicy: AnyObject, Sendable {
@@ -11,7 +11,7 @@ public protocol ReceivePolicy: AnyObject, Sendable {
     /// A slot may come straight from its last read, with that read's buffer: then the policy may renew the loan.
     func plan(_ slot: Chunk, _ need: ReceiveNeed) -> ReceivePlan
 
-    /// The slot goes home: nobody has a share in it, or nothing was posted with it. Buffer and charge go back. Under the
+    /// The slot goes home: the last share in it is gone, or nothing was posted with it. Buffer and charge go back. Under the
     /// connection's lock, as `plan`.
     func release(_ slot: Chunk)
 
@@ -23,7 +23,7 @@ public protocol ReceivePolicy: AnyObject, Sendable {
     /// The number of connections has changed. Without a lock; perhaps by several threads at once.
     func connectionsAre(_ count: Int)
 
-    /// Called without a lock by whoever has called one of the others, when it has given its own lock back. Here a policy does
+    /// Called without a lock by the caller of one of the others, when it has given its own lock back. Here a policy does
     /// what it may not do there: calls `granted` for slots whose turn has come, `reconsider` for connections after a change of
     /// its mind. It is called for each packet: cheap when there is nothing to do.
     ///

@@ -1,6 +1,6 @@
 /// Takes numbered elements in any order, and gives them out in the order of their numbers.
 ///
-/// It has room for `capacity` elements, from the next expected number on, and never for more: whoever gives the
+/// It has room for `capacity` elements, from the next expected number on, and never for more: the code that gives the
 /// numbers has no more than so many of them out. (I5.3) Elements that come in their order cost no memory; the places for
 /// those that have to wait are made when the first one does, and nothing is allocated after that. Each step costs the same
 /// however many wait. It has no lock: it belongs to something that has one. (I5.2)

@@ -14,7 +14,7 @@ extension StreamConnection {
     /// been taken in, the worker that has brought the last one calls `body`, and then reading goes on. Bytes that were quicker
     /// than the cancelling are received as ever, in their order. (I5.8)
     ///
-    /// Sends are waited for: nobody but the other side knows how long. Who does not want to wait any more says `goOn`.
+    /// Sends are waited for: only the other side knows how long. `goOn` ends the waiting.
     ///
     /// - Throws: EBADF when the connection is over, ENOTCONN when it does not stand yet, EBUSY when it has to stay, or is
     ///   being brought to rest already. Then `body` is not called.
@@ -61,7 +61,7 @@ extension StreamConnection {
         return body(isAtRest)
     }
 
-    /// For who is called at rest, and for a connection that nobody else has yet: where the packets go from now on.
+    /// For code that is called at rest, and for a connection that no other thread has yet: where the packets go from now on.
     package var portAtRest: CompletionPort {
         get { currentPort }
         set { currentPort = newValue }

@@ -51,11 +51,11 @@ extension StreamConnection {
         try enqueue(chunk, 1, ticket)
     }
 
-    /// Sends back a chunk that was received, without copying it: during the handler's call, or by who keeps it. It is read
-    /// into again when it has been sent and nobody else keeps it, and counts as one of the pending reads until then.
+    /// Sends back a chunk that was received, without copying it: during the handler's call, or while it is kept. It is read
+    /// into again when it has been sent and is not kept, and counts as one of the pending reads until then.
     ///
-    /// A chunk is one operation, so it goes back once at a time: who sends it again before the first send is through has
-    /// made a mistake, and it ends the connection with EALREADY.
+    /// A chunk is one operation, so it goes back once at a time: to send it again before the first send has completed is
+    /// a mistake, and it ends the connection with EALREADY.
     ///
     /// - Throws: as the other one, but ENOBUFS only when it is sent again and again behind an open ticket.
     public func send(_ chunk: Chunk, ticket: SendTicket? = nil) throws(SystemError) {
@@ -96,8 +96,8 @@ extension StreamConnection {
 
     // MARK: Tickets
 
-    /// Takes the next place among the sends, for who will know later what to send. A handler that takes it in `received`
-    /// answers in the order of what it was asked, whoever works out the answers. What comes behind an open ticket waits,
+    /// Takes the next place among the sends, for what will be known later. A handler that takes it in `received`
+    /// answers in the order of what it was asked, whichever thread works them out. What comes behind an open ticket waits,
     /// so each has to be used for one send, or skipped.
     ///
     /// - Throws: as `send`.

@@ -45,7 +45,7 @@ extension StreamConnection: ReceivingEnd {
 }
 
 extension StreamConnection {
-    /// Nobody has a share in the chunk any more.
+    /// The last share in the chunk is gone.
     func readAgain(_ chunk: Chunk) {
         lock.lock()
         replan(with: chunk)

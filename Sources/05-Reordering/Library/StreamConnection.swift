@@ -28,7 +28,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// The operation of a connect, and after it of the waits: it has no number.
     private(set) var signal: StreamOperation?
     private var local: Address?
-    /// A worker is handing things to the handler. Whoever comes meanwhile leaves what it has in the window. (I5.2)
+    /// A worker is handing things to the handler. Others that come meanwhile leave what they have in the window. (I5.2)
     private(set) var isDraining = false
     /// It is to finish as soon as nothing is being handed to the handler.
     var mustFinish = false
@@ -51,7 +51,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     /// How many want it to stay with its port.
     var stays = 0
     package var counted = Traffic()
-    /// Set before anybody else has a reference.
+    /// Set before another thread has a reference.
     var isRegistered = false
     /// When it is closed, and why then: for a connect, and for an end, that take too long. In nanoseconds; 0 for never.
     var limit: (at: UInt64, reason: CloseReason) = (0, .cancelled)
@@ -76,7 +76,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     deinit { if isRegistered { registry.released() } }
 
     /// Where its packets go. Other handles that belong to this connection, such as files, go there too. Chapter 12 gives
-    /// it another one; who has such handles says `stay` first.
+    /// it another one; code with such handles calls `stay` first.
     public var port: CompletionPort { lock.locked { currentPort } }
 
     /// The address of this end, for ever; nil before `opened`.
@@ -92,7 +92,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     func start(_ handler: any StreamHandler, with first: UnsafeRawBufferPointer? = nil) {
         lock.lock()
         self.handler = handler
-        // Nobody else drains before `opened` has returned.
+        // No worker drains before `opened` has returned.
         isDraining = true
         isBeginning = false
         isOpen = true
@@ -234,7 +234,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         lock.unlock()
     }
 
-    /// Nothing of it is under way, and somebody waits for that.
+    /// Nothing of it is under way, and `rest` was asked for.
     private var isAtRest: Bool {
         atRest != nil && wakes == 0 && reason == nil && receiver.isQuiet && sender.posted == 0
     }
@@ -279,7 +279,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         if chunk.failure != 0 {
             shut(CloseReason(SystemError(chunk.failure, attempted: "receive")))
         } else if chunk.place == .gap || isDiscarding {
-            // Nobody hears of it.
+            // The handler does not hear of it.
         } else if chunk.count == 0 {
             // Each pending read comes back with 0 bytes; only the first of them is news.
             if reason == nil, receiver.end() { withHandler { $0.ended(self) } }
@@ -342,7 +342,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         lock.locked { handler.take() }?.closed(self, reason)
     }
 
-    /// With the lock, and returns without it: for those who are no worker, or in the middle of a call. What there is to
+    /// With the lock, and returns without it: for threads that are no workers, or in the middle of a call. What there is to
     /// hand over is handed over by a worker.
     func leave() {
         if !isDraining, receiver.hasNext || !sender.completed.isEmpty || isOver || isAtRest {

@@ -18,7 +18,7 @@ public protocol StreamHandler: AnyObject, Sendable {
     /// The connection is over. The last call, exactly one, and nothing is pending any more. (I5.7)
     func closed(_ connection: StreamConnection, _ reason: CloseReason)
     /// Time has passed, for what has limits: nanoseconds on the monotonic clock. The one call that does not keep to the
-    /// order of the others: it comes from who calls the hub's `tick`, at any moment, and beside them.
+    /// order of the others: it comes from the thread that calls the hub's `tick`, at any moment, and beside them.
     func tick(_ now: UInt64, on connection: StreamConnection)
 }
 

@@ -6,7 +6,7 @@ import PrepostedAccepts
 
 /// Connections whose bytes come in order: a port, its workers, the pool of chunks, listeners and clients.
 ///
-/// It is a server as soon as it listens and a client as soon as it connects; what it does is its handlers' business. Whoever
+/// It is a server as soon as it listens and a client as soon as it connects; what it does is its handlers' business. What
 /// makes it stops it: until then it stays, with its threads.
 public final class StreamHub: @unchecked Sendable {
     /// Where the packets go. A handler that blocks says so with `port.blocking`.
@@ -170,7 +170,7 @@ public final class StreamHub: @unchecked Sendable {
         return connection
     }
 
-    /// Takes a connection over that somebody else has made. It may not belong to a port yet. `opened` is called before this
+    /// Takes a connection over that was made elsewhere. It may not belong to a port yet. `opened` is called before this
     /// returns.
     ///
     /// - Throws: ENOBUFS when there are too many, EBADF after `stop`; then the socket is closed.
@@ -190,14 +190,14 @@ public final class StreamHub: @unchecked Sendable {
         let choice = connection.registry === partings ? nil : options.ports
         do throws(SystemError) {
             if lock.locked({ isStopping }) { throw SystemError.closed("take a connection in") }
-            // Nobody else has a reference yet.
+            // No other thread has a reference yet.
             if let choice { connection.currentPort = choice.port(for: connection) }
             try connection.currentPort.associate(socket, key: connection.key)
             try connection.registry.insert(connection, as: connection.id)
             connection.isRegistered = true
         } catch {
             choice?.ended(connection)
-            // Who has sent words already might lose the answer to them, and there is none.
+            // A client that has sent something might lose the answer to it, and there is none.
             if connection.registry === partings { try? socket.setAbortiveClose() }
             socket.close()
             throw error
@@ -245,7 +245,7 @@ public final class StreamHub: @unchecked Sendable {
     func wake(_ connection: StreamConnection, at port: CompletionPort) {
         let operation = StreamOperation()
         operation.connection = connection
-        // A port that is closed has no worker who could: then it is done here.
+        // A port that is closed has no worker for it: then it is done here.
         if (try? port.post(key: connection.key, operation: operation)) == nil { connection.wakeCame() }
     }
 
@@ -280,7 +280,7 @@ public final class StreamHub: @unchecked Sendable {
     ///
     /// - Parameter grace: How long connections may take to finish (`Disconnect.graceful`); by default they are closed at once.
     /// - Returns: Whether every handler has heard of the end and no chunk is in use. False 10 seconds after the closing: then
-    ///   somebody has not given a chunk back.
+    ///   a handler has not given a chunk back.
     @discardableResult
     public func stop(within grace: Duration = .zero) -> Bool {
         let listeners = lock.locked {

@@ -12,7 +12,7 @@ extension StreamHub {
         public var concurrency = 0
         /// Packets that a worker takes at a time. More than 1 is faster with handlers that are short and never block.
         public var batch = 1
-        /// Reads that each connection has pending, 1 to 64. A chunk that somebody keeps counts.
+        /// Reads that each connection has pending, 1 to 64. A chunk that is kept counts.
         public var pendingReads = 2
         /// Bytes that fit into a chunk.
         public var chunkCapacity = 4096
@@ -81,7 +81,7 @@ extension StreamHub {
         public internal(set) var traffic: Traffic
         /// The chunks of all connections.
         public internal(set) var chunks: FreeList<Chunk>.Counters
-        /// Connections that somebody still has a reference to.
+        /// Connections that still have a reference to them.
         public var alive: Int { opened - released }
     }
 
@@ -183,7 +183,7 @@ final class Parting: StreamHandler {
 
 /// Looks on while chunks go their way: tests hold workers back here, demonstrations write down what they see.
 package struct StreamProbe: Sendable {
-    /// A worker has a chunk's packet, and has told nobody yet.
+    /// A worker has a chunk's packet, and has done nothing with it yet.
     package var arrived: @Sendable (Chunk) -> Void = { _ in }
     /// A worker has the packet of a wait, and has not read yet.
     package var readable: @Sendable (StreamConnection) -> Void = { _ in }

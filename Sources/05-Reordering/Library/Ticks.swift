@@ -1,5 +1,5 @@
 extension StreamHub {
-    /// Time has passed: tells the handlers of all connections. To be called now and then by whoever has a clock, such as a
+    /// Time has passed: tells the handlers of all connections. To be called now and then by code with a clock, such as a
     /// `PeriodicTask`; what has limits has no thread of its own.
     ///
     /// - Parameter now: Nanoseconds on the monotonic clock.

@@ -17,7 +17,7 @@ private func hubOptions(_ options: Stage.Options, reads: Int = 2) -> StreamHub.O
     return choices
 }
 
-/// `--serve`: gives lines back to whoever connects with `nc`, or frames to another program, until Ctrl-C or SIGTERM.
+/// `--serve`: gives lines back to a client such as `nc`, or frames to another program, until Ctrl-C or SIGTERM.
 func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     switch options.value(frames) ?? "lines" {
     case "u32be": try serve(LengthPrefixed(.four, .bigEndian, maximumLength: 1 << 20), options, on: terminal)
@@ -99,7 +99,7 @@ func playServer(_ options: Stage.Options, on terminal: Terminal) throws {
     terminal.claim("every chunk is back", holds: isClean)
 }
 
-/// An echo that counts how often somebody else is at the same connection.
+/// An echo that counts how often another worker is at the same connection.
 private final class OneAtATime: FrameHandler {
     private let inside = Counter()
     private let together: Counter

@@ -47,7 +47,7 @@ extension RawSpan {
     /// These bytes for people: text where they are text, and everything else as `\xNN`. Exactly as many as there are:
     /// no terminator is looked for. (I6.6)
     ///
-    /// Safe to print, whoever sent them: control characters, which could steer a terminal, are shown, not obeyed.
+    /// Safe to print, wherever they come from: control characters, which could steer a terminal, are shown, not obeyed.
     public var printable: String {
         var shown = ""
         withUnsafeBytes { bytes in

@@ -2,7 +2,7 @@
 public struct FrameError: Error, Hashable, Sendable, CustomStringConvertible {
     /// What is wrong.
     public let fault: Fault
-    /// Where, in bytes. A reader counts from the beginning of the stream; whoever reads a field of a frame counts from
+    /// Where, in bytes. A reader counts from the beginning of the stream; code that reads a field of a frame counts from
     /// the beginning of what it was given.
     public let offset: Int
 

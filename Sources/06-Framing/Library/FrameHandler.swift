@@ -19,7 +19,7 @@ public protocol FrameHandler<Codec>: AnyObject, Sendable {
     /// The next message.
     func received(_ message: RawSpan, on connection: FramedConnection<Codec>)
     /// The next bytes of those that ``FramedConnection/passThrough(_:)`` has asked for: these of the chunk's contents.
-    /// Whoever needs them longer than the call keeps the chunk.
+    /// To have them longer than the call, keep the chunk.
     func passed(_ bytes: Range<Int>, of chunk: Chunk, on connection: FramedConnection<Codec>)
     /// The stream is not what it should be, or has ended within a frame. No message comes after this.
     ///

@@ -8,7 +8,7 @@ import Synchronization
 /// all whole messages of one chunk, so that they leave with one send.
 ///
 /// It is the handler of a stream, which calls it in order and never twice at once: that is why nothing here is locked.
-/// (I6.5) What may be called from anywhere says so. Whoever keeps this object beyond `closed` keeps the stream from being
+/// (I6.5) What may be called from anywhere says so. Code that keeps this object beyond `closed` keeps the stream from being
 /// released.
 ///
 /// The chunk itself takes the answers back, where what they answer was. It is read into again when they have left: so a
@@ -188,7 +188,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         guard !answers.isEmpty else { return }
         let fits = answers.withBytes { bytes in bytes.withUnsafeBytes { chunk.refill($0) } }
         if fits { answers.removeAll() } else { flush() }
-        // Somebody who keeps the chunk may still look at what it holds.
+        // Code that keeps the chunk may still look at what it holds.
         guard fits || chunk.refill(UnsafeRawBufferPointer(start: nil, count: 0)) else { return }
         attempt(on: connection) { () throws(SystemError) in try connection.send(chunk) }
     }
@@ -320,7 +320,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         last?.closed(self, reason)
     }
 
-    /// Time has passed: whoever has been in error for long enough is closed. (I6.4)
+    /// Time has passed: a connection that has been in error for long enough is closed. (I6.4)
     public func tick(_ now: UInt64, on connection: StreamConnection) {
         let since = failedAt.load(ordering: .relaxed)
         if let patience, since > 0, now > since, .nanoseconds(Int64(now - since)) >= patience { close() }

@@ -103,7 +103,7 @@ public final class FramedService<Codec: FrameCodec>: Sendable {
         try hub.connect(to: address, handler: framed(handler))
     }
 
-    /// Takes a connection over that somebody else has made.
+    /// Takes a connection over that was made elsewhere.
     ///
     /// - Throws: as `StreamHub.adopt`.
     public func adopt(_ socket: Socket, handler: any FrameHandler<Codec>) throws(SystemError) {

@@ -2,7 +2,7 @@ import Glibc
 
 /// Frames that end with the end of a line, for people with `nc` and for programs that speak in text.
 ///
-/// LF ends a line. CRs right before it belong to the end, whoever sent it: so what was read as a line can be written as
+/// LF ends a line. CRs right before it belong to the end, whatever sent it: so what was read as a line can be written as
 /// one.
 public struct Lines: FrameCodec, Hashable {
     /// What is written behind a line.
@@ -25,7 +25,7 @@ public struct Lines: FrameCodec, Hashable {
     public init(_ end: End = .lf, maximumLength: Int = 1024) {
         precondition(maximumLength >= 0, "a line has no fewer than 0 bytes")
         self.end = end
-        // Nobody has longer ones, and sums with it stay numbers.
+        // There are no longer ones, and sums with it stay numbers.
         self.maximumLength = min(maximumLength, 1 << 32)
     }
 

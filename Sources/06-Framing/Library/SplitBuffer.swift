@@ -1,7 +1,7 @@
 /// A bounded row of bytes: appended at the back, split off at the front.
 ///
 /// It holds up to `limit` bytes and never has more memory than that. It grows with the bytes that are there, not with
-/// the number that somebody has announced. (I6.3) One thread at a time; it has one owner, and the compiler sees to
+/// the number that was announced. (I6.3) One thread at a time; it has one owner, and the compiler sees to
 /// that.
 ///
 /// Counterpart in the article: `CIOCPBuffer` with `AddData`, `AddAndFlush` and `SplitBuffer`.

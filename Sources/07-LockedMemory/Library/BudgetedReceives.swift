@@ -108,7 +108,7 @@ public final class BudgetedReceives: ReceivePolicy {
         do throws(SystemError) {
             return try budget.chargeOrWait(claim.bytes, to: claim) ? .read(claim.buffer!) : .later
         } catch {
-            // It would wait for ever. So it waits as one does who has no budget, and is not closed.
+            // It would wait for ever. So it waits as a connection without a budget does, and is not closed.
             return unbuffered(claim, need)
         }
     }

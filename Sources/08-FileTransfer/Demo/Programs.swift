@@ -73,7 +73,7 @@ func serve(_ options: Stage.Options, on terminal: Terminal) throws {
     let choices = transferOptions(options, folder: folder)
     let files = try FileService(choices, events: events)
     let service = try FramedService(TransferMessage.codec, options: choices.streams, round: files.round)
-    // Whoever says something hears it again: that also tells him that the server is alive.
+    // A message is repeated: that also tells a client that the server is alive.
     let address = try service.listen(on: options.listenAddress) { FileTransfer(files, around: FramedEcho()) }
     terminal.say("listening on \(address)")
     _ = interrupt.wait()

@@ -7,12 +7,12 @@ import Reordering
 import Stage
 import Timeline
 
-/// Somebody else sends something while a file is on its way.
+/// Another part of the program sends something while a file is on its way.
 func playBroken(_ options: Stage.Options, on terminal: Terminal) throws {
-    terminal.heading("Broken: everybody sends when they have something to send")
+    terminal.heading("Broken: every part sends when it has something to send")
     let seen = try SendDuringFileTransfer.pitfall.broken(options.driver)
     for line in seen.lines { terminal.say("  " + line) }
-    terminal.claim("the file is corrupt, and nobody noticed", holds: seen.happened)
+    terminal.claim("the file is corrupt, and no call has failed", holds: seen.happened)
 }
 
 /// Both directions at once, with messages in between.
@@ -29,7 +29,7 @@ func playRight(_ options: Stage.Options, on terminal: Terminal) throws {
     let client = try FileSide(choices)
     let connection = try client.connect(to: try server.listen()).waitUntilOpen()
 
-    // Two files up, two files down, over one connection; and messages, whenever somebody has one.
+    // Two files up, two files down, over one connection; and messages now and then.
     let outcomes = (0..<4).map { _ in Outcome() }
     for index in 0..<2 {
         try connection.send(file: here.path(of: "up-\(index + 1)"), outcomes[index].observer)

@@ -1,6 +1,6 @@
 /// A checksum of 64 bits over any number of bytes, taken up piece by piece in whatever lengths they come.
 ///
-/// It finds accidents: a byte that was changed, lost, added or swapped. It is no protection against somebody who
+/// It finds accidents: a byte that was changed, lost, added or swapped. It is no protection against an attacker that
 /// *wants* two files to look the same. The recipe is XXH64: four sums side by side, each fed 8 bytes of every 32,
 /// so that the processor has four multiplications under way at once. That is why it needs no special instruction
 /// to keep up with a file.

@@ -1,4 +1,4 @@
-/// A file that somebody here has asked for.
+/// A file that this side has asked for.
 struct Question: Sendable {
     let id: UInt32
     let name: SafeName
@@ -12,7 +12,7 @@ struct Arrival: Sendable {
     let name: SafeName
     let size: UInt64
     let folder: String
-    /// Nil when nobody here has asked for it.
+    /// Nil when this side has not asked for it.
     let observer: TransferObserver?
     fileprivate let question: UInt32
 }
@@ -105,7 +105,7 @@ struct FileReceiver {
         let name = SafeName(message.text)
         let isWelcome = message.count == 0 ? takesUnasked : question?.name == name
         let folder = question?.folder ?? folder
-        // One at a time: who announces a second one does not keep to the exchange.
+        // One at a time: a peer that announces a second one does not keep to the exchange.
         let isBusy = current != nil || making != nil
         guard let name, isWelcome, let folder, !isBusy else {
             let failure: TransferFailure =
@@ -147,7 +147,7 @@ struct FileReceiver {
     /// Whether the bytes that come now are this file's.
     func wants(_ id: UInt32) -> Bool { current?.arrival.id == id && current?.state.phase == .receiving }
 
-    /// Bytes of a piece have come. Returns where they belong; nil when nobody wants them any more.
+    /// Bytes of a piece have come. Returns where they belong; nil when they are not wanted any more.
     mutating func bytes(_ count: Int) -> UInt64? { current?.state.bytes(count, now: now) }
 
     /// Bytes have been written; or could not be.

@@ -95,7 +95,7 @@ struct FileSender {
     mutating func pieceSent(_ id: UInt32) -> [FileAction] {
         guard current?.request.id == id else { return [] }
         let step = current!.state.pieceSent(now: now)
-        // Nobody wanted it any more, but its head had promised it.
+        // It was not wanted any more, but its head had promised it.
         if current!.state.phase == .over { return letGo() }
         let (name, state) = (current!.request.name.description, current!.state)
         let progress = current!.meter.look(name, state.sent, of: state.size, now: now)
@@ -172,7 +172,7 @@ struct FileSender {
         let now = now
         current!.state.acknowledged(acknowledged, now: now)
         let actions = step(id) { $0.tick(now: now) }
-        // Nothing can be said any more to somebody who does not take the piece that he is being sent.
+        // Nothing can be said any more to a peer that does not take the piece that it is being sent.
         return current?.state.isStuck(now: now) == true ? actions + [.close] : actions
     }
 }

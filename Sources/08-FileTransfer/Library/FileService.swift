@@ -38,7 +38,7 @@ public final class FileService: Sendable {
 
     /// Takes room for a file that is to arrive, before anything is made of it. (I8.8)
     ///
-    /// - Parameter address: Who sends it unasked; nil for a file that this side has asked for, which may take all there is.
+    /// - Parameter address: The sender, if it comes unasked; nil for a file that this side has asked for, which may take all there is.
     /// - Throws: `diskFull` when there is not so much; `overShare` when it were too much for one address.
     func reserve(_ bytes: Int64, for address: String?, in folder: String) throws(TransferFailure) {
         let free = freeRoom(in: folder)
@@ -75,9 +75,9 @@ public final class FileService: Sendable {
     }
 }
 
-/// What happens with files that nobody here has named. Called by workers and by the clock; no lock is held.
+/// What happens with files that this side has not named. Called by workers and by the clock; no lock is held.
 public struct FileEvents: Sendable {
-    /// A file is announced that nobody here has asked for: its transfer, name and size. False: it is not wanted.
+    /// A file is announced that this side has not asked for: its transfer, name and size. False: it is not wanted.
     public var offered: @Sendable (FileTransfer, TransferID, _ name: String, _ size: UInt64) -> Bool = {
         _, _, _, _ in
         true
@@ -89,6 +89,6 @@ public struct FileEvents: Sendable {
     /// A file that was asked for has been sent, or has come to nothing.
     public var sent: @Sendable (FileTransfer, TransferResult) -> Void = { _, _ in }
 
-    /// Nobody wants to know.
+    /// Nothing is called.
     public init() {}
 }

@@ -67,7 +67,7 @@ extension FileTransfer {
     }
 
     /// Under the lock: sends a message about files. One that finds no room waits, and until it has gone nothing is read: so
-    /// who asks and does not listen waits for himself.
+    /// a peer that asks and does not listen waits for itself.
     func say(_ message: TransferMessage) {
         outbox.append(message)
         sendOutbox()
@@ -167,7 +167,7 @@ extension FileTransfer {
         }
     }
 
-    /// For files that nobody here has named.
+    /// For files that this side has not named.
     func observer(_ finished: @escaping @Sendable (FileTransfer, TransferResult) -> Void) -> TransferObserver
     {
         TransferObserver(

@@ -9,7 +9,7 @@ import Reordering
 /// connection's handler, and has the program's own inside.
 ///
 /// One lock guards both halves. It is held while a step is decided and while what follows is posted, so what is decided
-/// first is sent first. It is not held while files are opened, named or removed, nor while anybody is called. (I8.2)
+/// first is sent first. It is not held while files are opened, named or removed, nor while the program is called. (I8.2)
 /// Any thread may call it.
 public final class FileTransfer: FrameHandler, @unchecked Sendable {
     /// What it has in common with others.
@@ -36,11 +36,11 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
 
     // MARK: What belongs to the handler's calls, which come one at a time
 
-    /// Raw bytes that are still to come of a piece, and whose they are; nil when nobody wants them any more.
+    /// Raw bytes that are still to come of a piece, and whose they are; nil when they are not wanted any more.
     var rawBytesLeft = 0
     var pieceOwner: IncomingFile?
 
-    /// Messages about files that are on their way at a time. The others wait: who does not read fills no more than this.
+    /// Messages about files that are on their way at a time. The others wait: a peer that does not read fills no more.
     static let mostInFlight = 16
     static let messageToken = -1
 

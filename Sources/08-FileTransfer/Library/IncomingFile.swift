@@ -16,7 +16,7 @@ final class IncomingFile: @unchecked Sendable {
     private let service: FileService
     private let room: (bytes: Int64, address: String?)
     private let isDiscarded = Atomic<Bool>(false)
-    /// Belongs to who sums up: one at a time, in the order of the bytes.
+    /// Belongs to the thread that sums up: one at a time, in the order of the bytes.
     var checksum = Checksum()
     /// Guarded by the lock of the transfer: what is to be summed up, and whether that is being done.
     var unsummed: [PieceWrite] = []

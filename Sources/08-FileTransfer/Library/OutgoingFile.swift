@@ -13,7 +13,7 @@ final class FileRequest: Sendable {
     let id: UInt32
     let path: String
     let name: SafeName
-    /// The question that it answers; 0 when nobody asked.
+    /// The question that it answers; 0 when there was none.
     let question: UInt32
     let observer: TransferObserver
 
@@ -30,10 +30,10 @@ final class OutgoingFile: @unchecked Sendable {
     let id: UInt32
     let file: File
     let size: UInt64
-    /// Belongs to who brings the packet of a read: there is one at a time.
+    /// Belongs to the worker with the packet of a read: there is one at a time.
     var checksum = Checksum()
 
-    /// Opens a file for reading, whoever else has it open. May wait for the disk, and belongs inside `port.blocking`.
+    /// Opens a file for reading, whatever other program has it open. May wait for the disk, and belongs inside `port.blocking`.
     ///
     /// What this side has chosen may be a link; what the other side has named is in the folder, or is not sent.
     init(_ request: FileRequest, port: CompletionPort) throws(TransferFailure) {
@@ -80,7 +80,7 @@ final class SumRead: HubTask, Pooled, @unchecked Sendable {
 
     deinit { BufferMemory.giveBack(memory) }
 
-    /// Under the lock of the transfer. From here on the sum is whoever's that brings the packet.
+    /// Under the lock of the transfer. From here on the sum belongs to the worker that brings the packet.
     func start(
         _ file: OutgoingFile, at offset: UInt64, upTo count: Int, _ transfer: FileTransfer,
         _ connection: FramedConnection<LengthPrefixed>

@@ -2,13 +2,13 @@ import Framing
 
 /// The name of a file in one folder, and never anywhere else. There is no other way to a path than through it. (I8.5)
 ///
-/// A name that comes from the other side is bytes that somebody chose. What is one step of a path on every system,
-/// and nothing else, is a name; everything else is refused, not repaired: a repaired name is one that nobody meant.
+/// A name that comes from the other side is bytes that a stranger may have chosen. What is one step of a path on every system,
+/// and nothing else, is a name; everything else is refused, not repaired: a repaired name is one that was never meant.
 public struct SafeName: Hashable, Sendable, CustomStringConvertible {
     /// The name.
     public let description: String
 
-    /// What a file is called while it arrives. No safe name begins so: nobody reaches a half file by its name.
+    /// What a file is called while it arrives. No safe name begins so: no peer reaches a half file by its name.
     static let temporaryPrefix = ".incoming-"
     /// The most bytes of a name, on every file system that matters.
     public static let maximumLength = 255

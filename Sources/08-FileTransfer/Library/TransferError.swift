@@ -30,7 +30,7 @@ public enum TransferFailure: String, Error, Hashable, Sendable, CaseIterable {
     case noAnswer = "no answer in time"
     /// No bytes moved for too long.
     case stalled = "no bytes moved for too long"
-    /// Somebody on one of the two sides called it off.
+    /// One of the two sides called it off.
     case aborted = "called off"
     /// The other side takes or gives no files, or not this one.
     case declined = "not wanted"

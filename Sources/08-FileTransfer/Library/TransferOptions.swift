@@ -6,9 +6,9 @@ import Reordering
 public struct TransferOptions: Sendable {
     /// Where files arrive, and where those lie that are asked for. Nil: none of both.
     public var folder: String?
-    /// Whether files are taken that nobody here has asked for.
+    /// Whether files are taken that this side has not asked for.
     public var takesUnasked = true
-    /// Whether files of the folder are sent to who asks for them.
+    /// Whether files of the folder are sent to peers that ask for them.
     public var answersQuestions = true
     /// Whether an arriving file replaces one of the same name. Otherwise it is refused.
     public var replaces = false
@@ -92,7 +92,7 @@ public struct TransferProgress: Sendable, Hashable {
     public var timeLeft: Duration? { rate > 0 ? .seconds(Double(total - bytes) / rate) : nil }
 }
 
-/// What a transfer tells whoever wants to know. Called by workers, by the clock, and by who calls off: to be short.
+/// What a transfer tells the program. Called by workers, by the clock, and by the thread that calls off: to be short.
 /// No lock is held.
 public struct TransferObserver: Sendable {
     /// How far it is: at most every tenth of a second, and at the end of the bytes.

@@ -213,7 +213,7 @@ public struct ReceivingState: Sendable {
         return .wait
     }
 
-    /// Bytes of that piece have come. Returns where they belong; nil when nobody wants them any more.
+    /// Bytes of that piece have come. Returns where they belong; nil when they are not wanted any more.
     public mutating func bytes(_ count: Int, now: UInt64) -> UInt64? {
         guard phase == .receiving else { return nil }
         defer { received += UInt64(count) }
@@ -255,7 +255,7 @@ public struct ReceivingState: Sendable {
     /// Time has passed.
     public mutating func tick(now: UInt64) -> Step {
         if phase != .over, now >= deadline { return fail(.stalled) }
-        // As long as bytes wait for this side's own disk, it is not the sender who is slow.
+        // As long as bytes wait for this side's own disk, it is not the sender that is slow.
         guard phase == .receiving, received == written, limits.isTooSlow(received, since: start, now: now)
         else {
             return .wait
