@@ -23,7 +23,7 @@ if options.wantsHelp { usage.print() }
 let terminal = Terminal(options)
 if options.has(listOption) {
     for stop in Stop.all {
-        terminal.say("\(stop.number) · \(stop.title): \(stop.sight)\n     swift run \(stop.product)")
+        terminal.say("\(stop.number) · \(stop.title): \(stop.sight)\n     swift run \((([stop.product] + stop.arguments).joined(separator: " ")))")
     }
     terminal.finish()
 }
@@ -51,7 +51,7 @@ for stop in stops {
     var ending = Ending.exited(0)
     let time = clock.measure {
         ending = program.run(
-            "\(folder)/\(stop.product)", options.plain ? ["--plain"] : [], limit: .seconds(limit))
+            "\(folder)/\(stop.product)", stop.arguments + (options.plain ? ["--plain"] : []), limit: .seconds(limit))
     }
     if case .interrupted(let signal) = ending {
         terminal.say("\ntour: interrupted in chapter \(stop.number)")

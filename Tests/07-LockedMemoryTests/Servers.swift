@@ -279,7 +279,7 @@ struct Chapter07LockedMemoryServers {
             var options = BudgetedServer.Options()
             options.hub.maximumConnections = 2
             let server = try BudgetedServer(options: options)
-            let clients = try (0..<3).map { _ in try Socket.connected(to: server.address) }
+            let clients = (0..<3).compactMap { _ in try? Socket.connected(to: server.address) }
             #expect(eventually { server.hub.counters.refused == 1 })
             #expect(server.hub.connectionCount == 2)
             #expect(server.stop())

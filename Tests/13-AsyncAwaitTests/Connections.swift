@@ -221,9 +221,10 @@ struct Chapter13AsyncAwaitConnections {
         try await onAThread {
             let executor = try makeExecutor(.epoll)
             let listener = try AsyncListener(executor: executor, maximumWaiting: 3)
-            let clients = try (0..<5).map { _ in try Socket.connected(to: listener.address) }
+            // A reset may be quicker than the client's look at its new connection.
+            let clients = (0..<5).compactMap { _ in try? Socket.connected(to: listener.address) }
             #expect(eventually { listener.turnedAway == 2 })
-            #expect(clients.count { $0.isEnded(within: .milliseconds(50)) } == 2)
+            #expect(eventually { clients.count { $0.isEnded(within: .milliseconds(10)) } == clients.count - 3 })
             listener.stop()
             #expect(clients.allSatisfy { $0.isEnded() })
             let rest = executor.start {

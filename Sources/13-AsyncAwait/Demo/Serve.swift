@@ -11,6 +11,8 @@ func serverOptions(_ options: Stage.Options) -> AsyncServer.Options {
     choices.hub.workers = options.workers ?? 2
     choices.hub.concurrency = options.concurrency ?? 0
     choices.hub.port.driver = options.driver
+    // The tasks of an echo go from await to await, and none computes for long.
+    choices.hub.port.submission = .afterBatch
     return choices
 }
 
