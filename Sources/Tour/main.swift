@@ -23,7 +23,8 @@ if options.wantsHelp { usage.print() }
 let terminal = Terminal(options)
 if options.has(listOption) {
     for stop in Stop.all {
-        terminal.say("\(stop.number) · \(stop.title): \(stop.sight)\n     swift run \((([stop.product] + stop.arguments).joined(separator: " ")))")
+        let command = ([stop.product] + stop.arguments).joined(separator: " ")
+        terminal.say("\(stop.number) · \(stop.title): \(stop.sight)\n     swift run \(command)")
     }
     terminal.finish()
 }
@@ -49,9 +50,9 @@ for stop in stops {
     terminal.heading("\(stop.number) · \(stop.title): \(stop.sight)")
     terminal.say()
     var ending = Ending.exited(0)
+    let arguments = stop.arguments + (options.plain ? ["--plain"] : [])
     let time = clock.measure {
-        ending = program.run(
-            "\(folder)/\(stop.product)", stop.arguments + (options.plain ? ["--plain"] : []), limit: .seconds(limit))
+        ending = program.run("\(folder)/\(stop.product)", arguments, limit: .seconds(limit))
     }
     if case .interrupted(let signal) = ending {
         terminal.say("\ntour: interrupted in chapter \(stop.number)")
