@@ -10,7 +10,8 @@ import Testing
         let run = try tour(["--list"], chapters: [:])
         #expect(run.status == 0)
         let commands = run.output.lines.filter { $0.contains("swift run ") }
-        #expect(commands.map { $0.trimmed.replacingOccurrences(of: "swift run ", with: "") } == products)
+        // Behind the name stands what this stop is told.
+        #expect(commands.map { $0.trimmed.split(separator: " ")[2].description } == products)
     }
 
     @Test("it plays every chapter in order, passes --plain on and ends with 0") func plays() throws {
@@ -18,7 +19,8 @@ import Testing
         let run = try tour(["--plain"], chapters: all("echo played $(basename \"$0\") $*"))
         #expect(run.status == 0, "\(run.output)")
         let played = run.output.lines.filter { $0.hasPrefix("played ") }
-        #expect(played == names.map { "played \($0) --plain" })
+        #expect(played.map { $0.split(separator: " ")[1].description } == names)
+        #expect(played.allSatisfy { $0.hasSuffix(" --plain") })
         #expect(run.output.contains("the tour: \(names.count) of \(names.count) held\n"))
     }
 
