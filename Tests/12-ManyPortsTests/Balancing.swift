@@ -1,12 +1,12 @@
 import Contexts
 import Glibc
 import Kernel
-import ManyPortsPitfalls
 import Reordering
 import Stage
 import Testing
 
 @testable import ManyPorts
+@testable import ManyPortsPitfalls
 
 /// A load that was made up: connections with rates, which a balancer may move.
 private struct Scene {
@@ -195,6 +195,33 @@ struct Chapter12ManyPortsBalancing {
         for _ in 0..<2 {
             let next = balancer.moves(for: ids.map { .init(id: $0, port: 1, rate: 100) }, ports: 2)
             #expect(next.count == 3 && next.allSatisfy { move in !first.contains { $0.id == move.id } })
+        }
+    }
+
+    // I12.4: every look is at a real load, and what has been moved may be moved again at once.
+    @Test(
+        "even: within 20 % after one look, and for five more nothing is moved",
+        arguments: DriverKind.permitted)
+    func fiveLooks(driver: DriverKind) async throws {
+        try await onAThread {
+            var options = BrokenTurns.options(driver)
+            (options.balance.plan, options.balance.rest) = (.even, 0)
+            let set = try PortSet(options)
+            let clients = try Clients(to: try set.hub.listen { _ in Echo() }, count: 16, of: set)
+            // All of them are on port 0.
+            let busy = clients.every(2)
+            #expect(try busy.talk(trips: 50))
+            let begun = set.rebalanceNow()
+            #expect(begun > 0 && eventually { set.counters.moves.made == begun })
+            for _ in 0..<5 {
+                let before = set.counters
+                #expect(try busy.talk(trips: 50))
+                let shares = UnbalancedPorts.shares(before, set.counters)
+                #expect(shares.allSatisfy { (40...60).contains($0) }, "\(shares)")
+                #expect(set.rebalanceNow() == 0)
+            }
+            clients.close()
+            #expect(set.stop())
         }
     }
 
