@@ -224,7 +224,8 @@ struct Chapter13AsyncAwaitConnections {
             // A reset may be quicker than the client's look at its new connection.
             let clients = (0..<5).compactMap { _ in try? Socket.connected(to: listener.address) }
             #expect(eventually { listener.turnedAway == 2 })
-            #expect(eventually { clients.count { $0.isEnded(within: .milliseconds(10)) } == clients.count - 3 })
+            #expect(
+                eventually { clients.count { $0.isEnded(within: .milliseconds(10)) } == clients.count - 3 })
             listener.stop()
             #expect(clients.allSatisfy { $0.isEnded() })
             let rest = executor.start {
