@@ -13,7 +13,7 @@ public struct ClientLoad: Sendable, Equatable {
     public static let maximumMessageSize = 16 << 20
     /// A load of more connections than this belongs in a child process.
     public static let connectionsInProcess = 5_000
-    /// So many connections are being made at a time, so that the server's queue does not overflow.
+    /// Connections that are being made at a time, at most, so that the server's queue does not overflow.
     public static let connectsAtOnce = 256
 
     /// Where the echo server listens: an address in 127.0.0.0/8, or ::1.
@@ -24,7 +24,7 @@ public struct ClientLoad: Sendable, Equatable {
     public var messageSize: Int
     /// How long the messages go on at most. The time begins when all clients are connected.
     public var duration: Duration
-    /// After so many round trips a client has done; `nil` leaves it to the time.
+    /// Round trips after which a client has done; `nil` leaves it to the time.
     public var roundTripsEach: Int?
     /// How long connecting may take in all.
     public var connectLimit: Duration
@@ -32,7 +32,7 @@ public struct ClientLoad: Sendable, Equatable {
     /// 127.0.0.3 and so on.
     public var connectionsPerAddress = 25_000
 
-    /// A message is so many frames of the same size, each behind its length: four bytes, the most significant first,
+    /// Frames in a message, all of the same size, each behind its length: four bytes, the most significant first,
     /// which do not count themselves. 0 for bytes without a meaning.
     public var framesEach = 0
 

@@ -36,7 +36,7 @@ public struct Interrupt: Sendable {
         sigemptyset(&set)
         sigaddset(&set, SIGINT)
         sigaddset(&set, SIGTERM)
-        // Under `nohup` it is ignored, and stays so: a blocked signal is kept for the one who waits for it, even then.
+        // Under `nohup` it is ignored, and stays so: a blocked signal is kept for the thread that waits for it, even then.
         var present = sigaction()
         sigaction(SIGHUP, nil, &present)
         let isIgnored =

@@ -66,7 +66,7 @@ public struct LeavingClients: Sendable {
         public var left: [Way: Int] = [:]
         /// Bytes that came back right.
         public var echoed = 0
-        /// Bytes that a client heard and had not said: somebody else's.
+        /// Bytes that a client heard and had not said: another client's.
         public var strange = 0
         /// Answers that did not come, though the connection stood.
         public var missing = 0

@@ -16,7 +16,7 @@ final class LoadLoop {
 
     private let load: ClientLoad
     private let epoll: Int32
-    // All of these live as long as the loop does, and nobody else sees them.
+    // All of these live as long as the loop does, and only the loop sees them.
     private let clients: UnsafeMutableBufferPointer<Client>
     private let pattern: UnsafeMutableRawBufferPointer
     private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 65_536, alignment: 16)
@@ -27,7 +27,7 @@ final class LoadLoop {
     private var through = 0
     private var end = Int.max  // when no more messages are begun
     /// A message is a piece of the pattern, and where it begins depends on the client and the round trip: a message
-    /// that was lost, doubled or meant for somebody else is noticed.
+    /// that was lost, doubled or meant for another client is noticed.
     private static let shifts = 251
     /// Frames cannot begin anywhere: from one message of the pattern to the next.
     private let step: Int

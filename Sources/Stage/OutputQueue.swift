@@ -4,10 +4,10 @@ import Kernel
 /// Lines on their way to a screen that may not take them: they wait in a queue, and one thread writes them.
 ///
 /// What a server has to say comes from its workers, and a worker never waits for a screen: a pipe that is full, or a
-/// terminal after Ctrl-S, would stop everybody whom the worker serves. So nothing that is put in ever waits. When there
+/// terminal after Ctrl-S, would stop every client that the worker serves. So nothing that is put in ever waits. When there
 /// is no room, lines are dropped and counted, and where they are missing the reader finds how many there were.
 final class OutputQueue: @unchecked Sendable {
-    /// So many bytes may wait.
+    /// Bytes that may wait.
     static let limit = 64 << 10
 
     private let write: @Sendable (String) -> Void

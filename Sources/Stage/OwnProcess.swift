@@ -72,7 +72,7 @@ public struct GuardedMemory: @unchecked Sendable {
     private let page: UnsafeMutableRawPointer
     private static var pageSize: Int { sysconf(Int32(_SC_PAGESIZE)) }
 
-    /// So many bytes, a page at most.
+    /// This many bytes, a page at most.
     public init(_ count: Int) throws(SystemError) {
         let size = Self.pageSize
         let pages = mmap(nil, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)

@@ -22,7 +22,7 @@ public struct Pair: Sendable {
         try server.setNoDelay()
     }
 
-    /// So many connections.
+    /// This many connections.
     public static func several(_ count: Int) throws(SystemError) -> [Pair] {
         var pairs: [Pair] = []
         for _ in 0..<count { pairs.append(try Pair()) }

@@ -78,7 +78,7 @@ extension Socket {
         return try receiveNow(into: scratch)
     }
 
-    /// Bytes that have arrived and that nobody has read.
+    /// Bytes that have arrived and have not been read.
     public var unread: Int {
         var count: Int32 = 0
         _ = ck_ioctl_int(descriptor, UInt(FIONREAD), &count)

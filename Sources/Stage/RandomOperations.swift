@@ -10,7 +10,7 @@ import Synchronization
 /// - the receives of a connection, in the order they were posted, hold exactly what the peer wrote, without a gap, and
 ///   not its urgent byte;
 /// - the peer reads exactly what the sends, in the order they were posted, say that they handed over;
-/// - a failure is one that somebody has caused: a cancel, a close, a reset.
+/// - a failure is one that one of the threads has caused: by a cancel, a close, a reset.
 ///
 /// The seed decides what each thread does; how the threads fall into each other is the system's.
 public struct RandomOperations {
@@ -39,7 +39,7 @@ public struct RandomOperations {
         public var description: String { "with seed \(seed): \(what)" }
     }
 
-    /// Runs until so many operations are done.
+    /// Runs until this many operations are done.
     ///
     /// - Parameters:
     ///   - operations: How many, at least; threads share them.
@@ -205,7 +205,7 @@ private final class World: @unchecked Sendable {
 private final class Act: Overlapped, @unchecked Sendable {
     let connection: Connection
     let memory: UnsafeMutableRawBufferPointer
-    // Written by who takes the completion, under the connection's monitor.
+    // Written by the thread that takes the completion, under the connection's monitor.
     var completions = 0
 
     init(_ connection: Connection, _ count: Int) {
@@ -229,7 +229,7 @@ private final class Connection: @unchecked Sendable {
     private var pendingSends = 0
     /// Threads that are using this connection. Under the world's monitor.
     var users = 0
-    // Who posts receives has this lock, so that there is an order; the same for sends, and for the peer.
+    // A thread that posts receives has this lock, so that there is an order; the same for sends, and for the peer.
     private let receiving = Lock()
     private var receives: [Act] = []
     private let sending = Lock()
@@ -447,7 +447,7 @@ private final class Connection: @unchecked Sendable {
         }
     }
 
-    /// Nobody else uses the connection now: both sides take all that the other gave.
+    /// No other thread uses the connection now: both sides take all that the other gave.
     private func endOrderly() -> Bool {
         peerShutsDown()
         let deadline = Deadline.after(Gate.patience)

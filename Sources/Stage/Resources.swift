@@ -4,7 +4,7 @@ import Kernel
 
 /// What this process uses: descriptors, threads, memory, processor time.
 public enum Resources {
-    /// So many descriptors a program wants besides those of its clients: files, pipes, pollers, rings.
+    /// Descriptors that a program wants besides those of its clients: files, pipes, pollers, rings.
     public static let spareDescriptors = 256
 
     /// Allows this process as many descriptors as the system permits: the hard limit, or more if it is not enough and
@@ -26,7 +26,7 @@ public enum Resources {
         return Int(clamping: limit.rlim_cur)
     }
 
-    /// Whether the system permits this process so many descriptors: in a container it may be 1,024. A test that needs more
+    /// Whether the system permits this process this many descriptors: in a container it may be 1,024. A test that needs more
     /// asks first, and is skipped visibly.
     public static func permitsDescriptors(_ count: Int) -> Bool {
         raiseDescriptorLimit(atLeast: count) >= count

@@ -2,8 +2,8 @@ import CKernel
 import Glibc
 import Kernel
 
-/// The three standard streams, whatever the one who started the program made of them: closed, full, unread by
-/// anybody, or set not to block.
+/// The three standard streams, whatever the program's parent made of them: closed, full, never read, or set not to
+/// block.
 public enum StandardStreams {
     /// Makes them safe to use. To be called before anything else is opened.
     ///
@@ -19,7 +19,7 @@ public enum StandardStreams {
     }
 }
 
-/// Prints a line to the standard error output. Where nobody reads that, the line is given up after a second.
+/// Prints a line to the standard error output. Where no program reads that, the line is given up after a second.
 public func complain(_ line: String) {
     _ = writeAll(STDERR_FILENO, line + "\n", until: .after(.seconds(1)))
 }
@@ -38,7 +38,7 @@ public func fail(_ line: String) -> Never {
 
 /// Writes a text to a descriptor, with no regard to buffers of the C library. A descriptor that does not block is waited
 /// for, too.
-/// - Parameter deadline: when to give up on one who does not read: ETIMEDOUT then. A part may have been written.
+/// - Parameter deadline: when to give up on a reader that does not read: ETIMEDOUT then. A part may have been written.
 /// - Returns: the system's error number, or 0.
 func writeAll(_ descriptor: Int32, _ text: String, until deadline: Deadline = .never) -> Int32 {
     var rest = Array(text.utf8)[...]

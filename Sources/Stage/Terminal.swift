@@ -6,8 +6,8 @@ import Timeline
 
 /// What a program prints: headings, tables, bars, timelines, and claims that it remembers.
 ///
-/// Usable from any thread; each call's lines stay together. A server's terminal never makes a thread wait for the one
-/// who reads it: what he does not read is dropped and counted, see ``init(_:)``.
+/// Usable from any thread; each call's lines stay together. A server's terminal never makes a thread wait for its
+/// reader: what is not read is dropped and counted, see ``init(_:)``.
 public final class Terminal: @unchecked Sendable {
     /// Without colours, since the output is no terminal or a simple one, `NO_COLOR` is set, or `--plain` was given.
     public let plain: Bool
@@ -35,7 +35,7 @@ public final class Terminal: @unchecked Sendable {
     /// - Parameters:
     ///   - plain: `true` for no colours even where they could be shown.
     ///   - program: whose name stands before a complaint.
-    ///   - isQueued: whether lines that nobody reads are dropped rather than waited for.
+    ///   - isQueued: whether lines that are not read are dropped rather than waited for.
     public init(plain: Bool = false, program: String = "output", isQueued: Bool = false) {
         let isTerminal = isatty(STDOUT_FILENO) != 0
         self.plain =

@@ -41,20 +41,20 @@ public struct TidalClients: Sendable {
         public internal(set) var messages = 0
         /// Bytes in these.
         public internal(set) var bytes = 0
-        /// Messages that came back short, or not at all, or later than anybody waits.
+        /// Messages that came back short, or not at all, or too late.
         public internal(set) var missing = 0
         /// Clients whose checksums of what they said and of what they heard differ.
         public internal(set) var wrong = 0
         /// Times that the tide has turned.
         public internal(set) var turns = 0
 
-        /// Whether every byte of everybody came back.
+        /// Whether every byte of every client came back.
         public var isWhole: Bool { unconnected == 0 && missing == 0 && wrong == 0 && messages > 0 }
     }
 
     /// Plays the clients until the tide has turned so often, or the time is over.
     ///
-    /// - Parameter atTurn: Called at every turn, while nobody moves; told whether the tide is high.
+    /// - Parameter atTurn: Called at every turn, while no client moves; told whether the tide is high.
     public func run(
         turns: Int = .max, for duration: Duration = .seconds(60),
         atTurn: @escaping @Sendable (_ isHigh: Bool) -> Void = { _ in }
@@ -69,7 +69,7 @@ public struct TidalClients: Sendable {
             var turn = 0
             while goesOn.value > 0 {
                 shore.move(to: turn % 2 == 0 ? each.upperBound : each.lowerBound)
-                // Nobody goes on before all have arrived, so that the tide is the same for all.
+                // No thread goes on before all have arrived, so that the tide is the same for all.
                 barrier.arrive(within: .seconds(60))
                 turn += 1
                 if index == 0 {

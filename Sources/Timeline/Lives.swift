@@ -13,7 +13,7 @@ extension Recording {
         var moments: [Int?] = [nil, nil, nil, nil, nil]
         /// When its handling began. Later than *dequeued* if the worker took several packets at once.
         var begun: Int?
-        /// When it was over without having been handled, or although nobody wrote that down: its post was refused, its
+        /// When it was over without having been handled, or although that was not recorded: its post was refused, its
         /// operation was posted again, or its worker went on.
         var ended: Int?
         /// How long what it has brought has waited for its turn; without an upper end when that has not come.

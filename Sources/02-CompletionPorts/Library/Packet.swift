@@ -52,7 +52,7 @@ public enum Dequeued: Sendable {
 
 /// What came of asking a port for several packets at once.
 public enum DequeuedBatch: Sendable, Equatable {
-    /// So many packets are in the batch, at least one. Some of them may tell of failed operations.
+    /// This many packets are in the batch, at least one. Some of them may tell of failed operations.
     case packets(Int)
     /// Nothing came in time.
     case timedOut

@@ -11,6 +11,21 @@ final class Worker: @unchecked Sendable {
     var tie = 0
     var port: PortReference?
 
+    /// Every step is made with the port's lock.
+    ///
+    /// | from | to | by |
+    /// |---|---|---|
+    /// | running, blocked, away | parked | the thread itself, when it asks, `arrive` |
+    /// | parked | inKernel | the thread itself, before it goes there, `askKernel`; or the one that gives it the place |
+    /// | inKernel | parked | the thread itself, when it comes out |
+    /// | parked | running | the thread itself, when it returns, `leave` and `depart` |
+    /// | running | blocked | the sampler, which has seen it blocked twice in one handler |
+    /// | blocked | running | the sampler, which has seen it run again |
+    /// | running, blocked | away | the thread itself, `blocking` |
+    /// | away | running | the thread itself, when that is over, unless it has asked in between |
+    ///
+    /// `running` of the port counts the workers that are running, and those that were handed a packet and are not out of the
+    /// stack yet; `inKernel` counts those that are there.
     enum State {
         /// Handles a packet, or does anything else but wait: counts against the limit.
         case running

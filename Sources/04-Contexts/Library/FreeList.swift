@@ -102,8 +102,8 @@ public final class FreeList<Element: Pooled>: @unchecked Sendable {
         lock.unlock()
     }
 
-    /// Under the lock.
     private func pop() -> Element? {
+        lock.assertHeld()
         guard let element = first else { return nil }
         // Only elements of this type were linked.
         first = element.link.next.map { unsafeDowncast($0, to: Element.self) }

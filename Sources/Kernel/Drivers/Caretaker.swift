@@ -1,9 +1,9 @@
 import Glibc
 
-/// When nobody polls a driver any more, what is pending there still comes to its end, and memory that the system was
+/// When no thread polls a driver any more, what is pending there still comes to its end, and memory that the system was
 /// lent comes back: a thread of the driver's own sees to that, for as long as there is something to see to.
 extension Driver {
-    /// Starts the thread, if there is need and none is there. Called by whoever brings something to a retired driver.
+    /// Starts the thread, if one is needed and none is there. Called when something is brought to a retired driver.
     final func takeCare() {
         let isNeeded = retirement.locked {
             guard !hasCaretaker, hasWork else { return false }

@@ -15,7 +15,7 @@ public enum DriverKind: String, CaseIterable, Sendable, CustomStringConvertible 
     /// that may be locked.
     public static let permitted: [DriverKind] = Ring.obstacle == nil ? [.epoll, .ioUring] : [.epoll]
 
-    /// What is used where nobody chooses: the environment's `PORT_DRIVER`, or epoll.
+    /// What is used where no kind is asked for: the environment's `PORT_DRIVER`, or epoll.
     public static let standard: DriverKind = {
         guard let name = getenv("PORT_DRIVER").map({ String(cString: $0) }) else { return .epoll }
         guard let kind = DriverKind(rawValue: name) else {

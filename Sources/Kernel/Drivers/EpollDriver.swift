@@ -13,7 +13,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
     /// Handles that are known here: something can be pending on each of them.
     private let registered = Atomic<Int>(0)
 
-    /// Notices taken in one wait. So many operations are carried out before the first is handled: with more of them,
+    /// Notices taken in one wait. That many operations are carried out before the first is handled: with more of them,
     /// what the kernel knows of the first connection has left the processor's cache when its handler sends.
     private static let noticesPerWait = 16
     private static let alarmToken: UInt64 = 0
@@ -24,7 +24,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
             eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
         }
         super.init(startsBlindly: false)
-        // For changes only: each write is a change, so nobody ever has to read the count away.
+        // For changes only: each write is a change, so the count never has to be read away.
         try poller.add(alarm, [.readable, .onChange], token: EpollDriver.alarmToken)
     }
 
@@ -45,6 +45,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
     }
 
     override func detach(_ state: StatePointer) {
+        state.assertHeld()
         guard state.pointee.registered else { return }
         poller.remove(state.pointee.descriptor)
         state.pointee.registered = false
@@ -95,7 +96,7 @@ final class EpollDriver: Driver, @unchecked Sendable {
         ck_prefetch(state + 64)
     }
 
-    /// What is pending inward, by a look without the lock: whatever is found there, nobody relies on it.
+    /// Fetches what is pending inward, by a look without the lock: what it finds may be out of date, and nothing relies on it.
     @inline(__always)
     private func prefetchOperation(of event: epoll_event) {
         guard let state = StatePointer(bitPattern: UInt(event.data.u64)) else { return }

@@ -35,12 +35,12 @@ extension Driver {
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
     ) -> Int32 {
         let isBehindAnother = lane.pointee.busy
-        // The system lets one write into a file at a time: behind another, whoever posts would stand in line there.
+        // The system lets one write into a file at a time: behind another, the posting thread would stand in line there.
         let isAlone = lane.pointee.pending.head?.toOpaque() == Unmanaged.passUnretained(operation).toOpaque()
         if operation.operation == .write, !startsBlindly { lane.pointee.busy = true }
         let descriptor = state.pointee.descriptor
         state.unlock()
-        // Whoever is writing this file comes to this write, too.
+        // The thread that is writing this file comes to this write, too.
         if isBehindAnother { return 0 }
         var outcome = isAlone ? operation.attemptWriteToMemory(descriptor) : nil
         if outcome == nil {

@@ -1,12 +1,12 @@
 import Glibc
 
-/// A walk along one lane makes so many steps, and then it is the others' turn: a connection that always has something
-/// would keep its driver for as long as it has.
+/// A walk along one lane makes a limited number of steps, and then it is the other connections' turn: one that always
+/// has something to do would otherwise keep its driver's thread for good.
 struct Walk {
     let state: StatePointer
     let lane: LanePointer
     let descriptor: Int32
-    /// What came of the first operation, if somebody else has carried it out.
+    /// What came of the first operation, if that is known already: a ring has carried it out, or it was cancelled.
     var known: Attempt?
     /// Whether the first operation can still be refused, since its poster has not been told anything.
     var refusable: Bool
@@ -20,15 +20,16 @@ struct Walk {
     var pieces = 0
     var refusal: Int32 = 0
 
-    /// Steps that anybody takes at once. One that throws away what comes takes as many bytes as `drainPiece` says.
+    /// Steps that one walk makes. A step that throws away what comes takes as many bytes as `drainPiece` says.
     static let stepsAtMost = 16
-    /// As many pieces are sent by a thread that has others to serve: head, a piece of the file, tail. The rest of a
-    /// longer one, or the next ones, are a helper's.
+    /// Pieces of transmits that a thread with other connections to serve sends in one walk: a head, a piece of a file, a
+    /// tail. A helper sends the rest.
     static let piecesAtMost = 3
 
-    /// Under the lock, and gives it back: nobody walks along this lane any more.
+    /// With the lock, which it gives back: the walk along this lane is over.
     @inline(__always)
     func leaveAndUnlock() {
+        state.assertHeld()
         lane.pointee.busy = false
         state.closeIfWanted()
         state.unlock()
@@ -36,9 +37,9 @@ struct Walk {
 }
 
 extension Driver {
-    /// Under the lock of a lane that this thread walks, and returns without it: leaves the lane for now. Somebody who
-    /// comes to the driver goes on, and somebody who waits there is woken for it. A helper goes on itself, when it has
-    /// served those who wait for one.
+    /// With the lock of a lane that this thread walks, which it gives back: leaves the lane for now. The next thread that
+    /// polls the driver goes on, and one that waits there is woken for it. A helper goes on itself, when it has served the
+    /// operations that wait for a helper.
     func interruptAndUnlock(_ next: Unmanaged<Overlapped>, _ walk: borrowing Walk) {
         let (state, lane) = (walk.state, walk.lane)
         state.assertHeld()
@@ -62,7 +63,7 @@ extension Driver {
         if home.isRetired.load(ordering: .relaxed) { home.takeCare() }
     }
 
-    /// Without a lock, by who has come to the driver and has seen what is new there: goes on with the walks that were
+    /// Without a lock, by a thread that has polled the driver and taken what is new: goes on with the walks that were
     /// interrupted before.
     @inline(__always)
     final func resumeInterrupted(_ completed: inout CompletionList) {

@@ -2,7 +2,7 @@ import Glibc
 
 /// What is done with an operation that has come to its end in a lane. All of it under the lock, before and after.
 extension Driver {
-    /// Under the lock: takes the operation out of its lane, writes its result down, and sends it on its way.
+    /// Takes the operation out of its lane, writes its result down, and sends it on its way.
     func complete(
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, bytes: Int, code: Int32,
         _ completed: inout CompletionList
@@ -16,7 +16,7 @@ extension Driver {
         completed.append(reference)
     }
 
-    /// Under the lock: takes back a post that failed at once.
+    /// Takes back a post that failed at once.
     func refuse(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) {
         state.assertHeld()
         let reference = Unmanaged.passUnretained(operation)
@@ -25,9 +25,9 @@ extension Driver {
         reference.release()
     }
 
-    /// Under the lock: an operation has succeeded. Some have a second half elsewhere: an
-    /// accept that wants first data waits on the new connection for it, a disconnect for the other side's end.
-    /// Then the handle is returned in whose inward lane it goes on, as soon as the lock is free.
+    /// An operation has succeeded. Some have a second half elsewhere: an accept that wants first data waits on the new
+    /// connection for it, a disconnect for the other side's end. Then the handle is returned in whose inward lane it goes
+    /// on, as soon as the lock is free.
     func succeed(
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ bytes: Int,
         _ completed: inout CompletionList

@@ -121,7 +121,7 @@ final class Ring: @unchecked Sendable {
     }
 
     /// Hands every written request to the kernel. When it returns, the kernel has all that were written before,
-    /// whoever handed them over: a call that is under way on another thread is waited for, since the kernel lets
+    /// whichever thread handed them over: a call that is under way on another thread is waited for, since the kernel lets
     /// one at a time take requests. Closing a descriptor and cancelling depend on that.
     func submit() {
         while true {

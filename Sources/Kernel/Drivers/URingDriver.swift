@@ -50,15 +50,15 @@ final class URingDriver: Driver, @unchecked Sendable {
             Between.pass(.postAndRing, operation)
         #endif
         state.lock()
-        // Under the lock: who closes this handle sees either that the request is in the ring, or that it is not yet.
+        // Under the lock: a close of this handle sees either that the request is in the ring, or that it is not yet.
         let isWanted = put(operation, state)
         state.unlock()
         if isWanted { submitIfWanted() }
         return isWanted
     }
 
-    /// Whoever waits for an event does not ask the port meanwhile, and perhaps nobody else does: then a file's operation is
-    /// a helper's, which tells by itself. (What has no port has a thread that takes the answers.)
+    /// A thread that waits for an event does not poll the driver meanwhile, and perhaps no other thread does. So a file's
+    /// operation with an event is a helper's, which sets it. (Handles without a port have a thread that takes the answers.)
     private func isForHelpers(_ operation: Overlapped, _ state: StatePointer) -> Bool {
         state.pointee.kind == .file && operation.event != nil && self !== Driver.system
     }
@@ -71,6 +71,7 @@ final class URingDriver: Driver, @unchecked Sendable {
     }
 
     private func put(_ operation: Overlapped, _ state: StatePointer) -> Bool {
+        state.assertHeld()
         if operation.cancelRequested { return false }
         operation.ring = self
         let descriptor = state.pointee.descriptor
@@ -83,8 +84,8 @@ final class URingDriver: Driver, @unchecked Sendable {
         switch submission {
         case .atOnce: ring.submit()
         case .withNextWait:
-            // The next to sleep submits. Who sleeps already cannot: so either it counted this request before it fell
-            // asleep, or it is seen here. The fence keeps the request's writing before this look.
+            // A thread that is about to sleep submits everything. One that sleeps already cannot; the fence, between the
+            // request and this look, makes sure that it is seen here in `sleepers`.
             atomicMemoryFence(ordering: .sequentiallyConsistent)
             if sleepers.load(ordering: .relaxed) > 0 { ring.submit() }
         case .afterBatch:
@@ -117,16 +118,16 @@ final class URingDriver: Driver, @unchecked Sendable {
     // MARK: Receives that can wait
 
     /// A receive that follows one which has just completed would mostly find nothing yet, and what came then would
-    /// interrupt this thread in its handlers. So it stays in its lane until the next post there, or until somebody
-    /// comes back to wait: until then there is nobody who could take its answer.
+    /// interrupt this thread in its handlers. So it stays in its lane until the next post there, or until a thread
+    /// comes back to wait: before that there is none that could take its answer.
     override func postpone(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool {
         guard operation.operation == .receive, !isAttended else { return false }
         state.lock()
         defer { state.unlock() }
         guard !operation.cancelRequested, state.pointee.driver === self else { return false }
         postponement.locked { postponed.append(state) }
-        // Who has come meanwhile may have looked before it was there. With one lock on both sides, either he finds it
-        // or he is seen here.
+        // A thread that has come to wait may have looked just before this. Both sides hold `postponement`, so either it
+        // finds the entry, or `isAttended` shows it here.
         if isAttended { return false }
         lane.pointee.busy = false
         return true
@@ -173,7 +174,7 @@ final class URingDriver: Driver, @unchecked Sendable {
     }
 
     override func takeAnswers(_ completed: inout CompletionList) {
-        // Counted among those who wait, so that nothing is postponed: what follows may have its answer, too.
+        // Counted among those that wait, so that nothing is postponed: what follows may have its answer, too.
         sleepers.add(1, ordering: .sequentiallyConsistent)
         var isWoken = false
         for _ in 0..<URingDriver.roundsAtMost {
@@ -181,7 +182,7 @@ final class URingDriver: Driver, @unchecked Sendable {
             isWoken = reap(&completed) || isWoken
         }
         sleepers.subtract(1, ordering: .relaxed)
-        // That was somebody else's.
+        // The wake-up was meant for another thread.
         if isWoken { wake() }
     }
 
@@ -196,7 +197,7 @@ final class URingDriver: Driver, @unchecked Sendable {
         }
     }
 
-    /// Takes the answers that are there, and goes on with what they answer. True when somebody called `wake`.
+    /// Takes the answers that are there, and goes on with what they answer. True when a `wake` was among them.
     private func reap(_ completed: inout CompletionList) -> Bool {
         guard ring.hasAnswers else { return false }
         return withUnsafeTemporaryAllocation(of: io_uring_cqe.self, capacity: URingDriver.answersPerWait) {
@@ -254,7 +255,7 @@ final class URingDriver: Driver, @unchecked Sendable {
 
     // MARK: The end
 
-    /// Requests that are in the ring own memory until they are answered: somebody has to take the answers.
+    /// Requests that are in the ring own memory until they are answered: a thread has to be there to take the answers.
     override func retire() {
         isRetired.store(true, ordering: .sequentiallyConsistent)
         startPostponed(behindAnswers: false)

@@ -20,8 +20,8 @@ extension Driver {
             state.unlock()
             return 0
         }
-        // Not busy and worth a start: then the lane was empty, and the head is this operation; or it is one that was
-        // postponed, or has just moved here, and whose mover has not come to start it.
+        // The head is usually this operation. It is an older one only if that was postponed (io_uring), or if the handle has
+        // just changed drivers.
         let head = lane.pointee.pending.head!
         lane.pointee.busy = true
         lane.pointee.ready = false
@@ -33,7 +33,7 @@ extension Driver {
     }
 
     /// Carries out the operations of a lane, one after the other, as far as they go. The caller has set `busy`;
-    /// nobody else touches the head until this clears it, or hands the lane on.
+    /// no other thread touches the head until this clears it, or hands the lane on.
     @discardableResult
     func drive(
         _ first: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ descriptor: Int32,
@@ -73,7 +73,7 @@ extension Driver {
         }
     }
 
-    /// Without a lock: an attempt at the head. Nil when somebody else has the lane now: a helper, or the ring.
+    /// Without a lock: an attempt at the head. Nil when a helper or the ring has the lane now.
     @inline(__always)
     private func attempt(
         _ operation: Overlapped, _ walk: inout Walk, _ completed: inout CompletionList
@@ -103,8 +103,8 @@ extension Driver {
         #if DEBUG
             Between.pass(.twoSteps, operation)
         #endif
-        // Between two steps nobody but this thread has the operation: a cancel or a close can only have left its wish
-        // here, and the descriptor may be gone.
+        // Between two steps this thread owns the operation. A cancel or a close only sets `cancelRequested`: it is looked at
+        // before the descriptor is used, which may be gone.
         walk.state.lock()
         if operation.cancelRequested { return cancelAndUnlock(operation, &walk, &completed) }
         walk.steps += 1
@@ -193,7 +193,7 @@ extension Driver {
         return next
     }
 
-    /// The next one of the lane is walked to, or left: to who comes with a notice, to another driver, or to others' turn.
+    /// Goes on to the next operation; or leaves it to a notice, to another driver, or for the other connections' turn.
     private func goOnAndUnlock(
         to next: Unmanaged<Overlapped>, _ walk: inout Walk, _ completed: inout CompletionList
     ) -> Unmanaged<Overlapped>? {
@@ -216,7 +216,7 @@ extension Driver {
         return nil
     }
 
-    /// Under the lock, and returns without it: attempts the head of a lane that is not being driven.
+    /// With the lock, which it gives back: attempts the head of a lane along which no thread walks.
     func tryHeadAndUnlock(
         _ state: StatePointer, _ lane: LanePointer, limit: Int = Walk.stepsAtMost,
         _ completed: inout CompletionList

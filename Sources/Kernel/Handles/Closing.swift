@@ -1,6 +1,6 @@
 import Glibc
 
-/// The ends that somebody asks for: of an operation, and of a handle.
+/// The two ends that a caller can ask for: of an operation, and of a handle.
 extension Handle {
     /// Asks for one operation, or all of this handle, to be cancelled. It asks, no more: the operation may still
     /// finish normally, and its completion comes either way, exactly once. Memory stays the driver's until then.
@@ -27,7 +27,7 @@ extension Handle {
         return found
     }
 
-    /// Carries out what could be carried out by now, if nobody has asked the driver since: what has come before a
+    /// Carries out what could be carried out by now, in case no thread has polled the driver since: what has come before a
     /// cancel or a close is the operation's. A ring mostly has its answers already; but they may be one step of several.
     private func catchUp(_ completed: inout CompletionList) {
         var attending: Driver?
@@ -56,7 +56,7 @@ extension Handle {
         attending?.takeAnswers(&completed)
     }
 
-    /// Under the lock: completes what waits, and asks the driver for what is being carried out.
+    /// Completes what waits, and asks the driver to cancel what is being carried out.
     func cancelPending(
         _ completed: inout CompletionList, where isWanted: (Overlapped) -> Bool
     ) -> Bool {

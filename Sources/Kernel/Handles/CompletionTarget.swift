@@ -9,7 +9,7 @@ open class CompletionTarget: @unchecked Sendable {
     /// Takes over completed operations. Called on any thread, with no lock of the kernel held.
     open func take(_ completed: inout CompletionList) {}
 
-    /// Whether packets with this key are here that nobody has taken out yet. Asked with the lock of a handle held, and
+    /// Whether packets with this key are here that no worker has taken out yet. Asked with the lock of a handle held, and
     /// only by `Handle.reassociate`: to be answered without a call to the kernel.
     open func holdsPackets(withKey key: UInt) -> Bool { false }
 }
@@ -24,7 +24,7 @@ public struct CompletionList: ~Copyable {
     /// An empty list.
     public init() {}
 
-    /// Something was in the list, and has been delivered already: also a reason to come back from a wait.
+    /// True when completions went straight to another target. A waiter then returns, although the list is empty.
     private(set) var hasDelivered = false
 
     /// Whether nothing is in the list.
@@ -88,7 +88,7 @@ extension Overlapped {
         return finished
     }
 
-    /// Marks a pending operation, so that whoever completes it tells. False when it is not pending.
+    /// Marks a pending operation, so that the thread that completes it wakes those that wait. False when it is not pending.
     fileprivate final func isToBeAwaited() -> Bool {
         let (isMarked, found) = state.compareExchange(
             expected: State.pending, desired: State.awaited, ordering: .acquiringAndReleasing)

@@ -18,7 +18,7 @@ public class Driver: @unchecked Sendable {
     final let interruption = Lock()
     final var interrupted = CircularQueue<(StatePointer, Direction)>()  // under `interruption`
     final let hasInterrupted = Atomic<Bool>(false)
-    // The time when nobody polls any more, see Caretaker.swift.
+    // When no thread polls any more, see Caretaker.swift.
     final let isRetired = Atomic<Bool>(false)
     final let retirement = Lock()
     final var hasCaretaker = false  // under `retirement`
@@ -33,7 +33,7 @@ public class Driver: @unchecked Sendable {
     /// Hands over what has been held back, by whichever thread.
     package func flush() {}
 
-    /// Waits until something has completed, somebody calls `wake`, or the deadline passes. Completions for `target`
+    /// Waits until something has completed, a thread calls `wake`, or the deadline passes. Completions for `target`
     /// are handed to it by appending to `completed`; all others are delivered on the way.
     ///
     /// Any number of threads up to the driver's `waiters` may wait at once.
@@ -50,17 +50,17 @@ public class Driver: @unchecked Sendable {
     func collect(until deadline: Deadline, _ completed: inout CompletionList) {}
 
     /// Makes one waiting thread return, or the next that would wait. Any thread may call it. Two calls in a row may
-    /// count as one: who is woken for something looks whether there is more, and wakes the next.
+    /// count as one: a thread that is woken for something looks whether there is more, and wakes the next.
     public func wake() {}
 
-    /// Nobody will poll this driver any more; what is still under way in it comes to its end all the same, and so does
+    /// No thread will poll this driver any more; what is still under way in it comes to its end all the same, and so does
     /// what is posted from now on.
     public func retire() {
         isRetired.store(true, ordering: .sequentiallyConsistent)
         takeCare()
     }
 
-    /// Whether somebody has to be there who takes what completes.
+    /// Whether a thread has to be there that takes what completes.
     var hasWork: Bool { false }
 
     /// Under the state's lock: gets to know a handle, if it has a descriptor and is not known.
@@ -72,13 +72,13 @@ public class Driver: @unchecked Sendable {
     func detach(_ state: StatePointer) { state.pointee.registered = false }
 
     /// Under the state's lock: asks for an operation that is being carried out to be cancelled. False when it is
-    /// complete already, and only nobody has come to take its answer.
+    /// complete already, and only its answer has not been taken.
     func cancel(_ operation: Overlapped) -> Bool { true }
 
-    /// Without a lock: takes what the interface has completed by now, and would tell who comes to wait.
+    /// Without a lock: takes what the interface has completed by now, and would give to the next waiter.
     func takeAnswers(_ completed: inout CompletionList) {}
 
-    /// Without the lock, by whoever has the lane: hands the head to somebody else, who will resume the lane.
+    /// Without the lock, by the thread that has the lane: hands the head to the kernel, whose answer will resume the lane.
     /// False: it has to be attempted here.
     func carry(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
 
@@ -86,7 +86,7 @@ public class Driver: @unchecked Sendable {
     /// False: it has become ready meanwhile.
     func leave(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
 
-    /// Without the lock, by whoever has the lane, when the operation before the head has just completed: leaves the lane
+    /// Without the lock, by the thread that has the lane, when the operation before the head has just completed: leaves it
     /// for now, to start the head later. False: it has to be started at once.
     func postpone(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) -> Bool { false }
 }

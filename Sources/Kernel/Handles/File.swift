@@ -70,8 +70,8 @@ public final class File: Handle, @unchecked Sendable {
         guard bytes > 0 else { return }
         let descriptor = descriptor
         var space = statvfs()
-        // Of what does not fit the system would take all there is, and give it back in the end: until then nobody else
-        // could write. Some file systems do not say how much there is.
+        // For a file that does not fit the system would take all the room there is, and give it back in the end: until then
+        // no other program could write. Some file systems do not say how much room there is.
         if fstatvfs(descriptor, &space) == 0, space.f_blocks > 0,
             UInt64(bytes) / UInt64(space.f_frsize) > UInt64(space.f_bfree)
         {

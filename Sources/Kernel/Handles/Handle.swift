@@ -4,7 +4,7 @@ import Timeline
 
 /// A socket or a file that operations can be posted on.
 ///
-/// A handle is open until `close`, or until nobody refers to it and nothing is pending on it. Every method may be
+/// A handle is open until `close`, or until nothing refers to it and nothing is pending on it. Every method may be
 /// called from any thread; but two threads that post receives on one socket at once get no promise about which
 /// comes first. Win32 counterpart: `HANDLE` and `SOCKET`, opened for overlapped work.
 open class Handle: @unchecked Sendable {
@@ -26,7 +26,7 @@ open class Handle: @unchecked Sendable {
 
     deinit {
         close()
-        // Nothing is pending, or this handle would still be referred to. So nobody but a late notice looks here.
+        // Nothing is pending, or this handle would still be referred to. So only a late notice can look here.
         state.lock()
         let target = state.pointee.target
         let driver = state.pointee.driver
@@ -46,7 +46,7 @@ open class Handle: @unchecked Sendable {
     /// The key that comes with every packet of this handle; nil when it is associated with no port.
     public final var completionKey: UInt? { locked { $0.pointee.target == nil ? nil : $0.pointee.key } }
 
-    /// Lends the descriptor for a call by somebody who has no lane here: closing waits for it. -1 when closed.
+    /// Lends the descriptor for a call by a thread that has no lane here: closing waits for it. -1 when closed.
     final func lendingDescriptor<Result>(_ body: (Int32) -> Result) -> Result {
         let descriptor = locked { state in
             state.pointee.borrowers += 1
@@ -90,8 +90,8 @@ open class Handle: @unchecked Sendable {
                 // The accept is its listener's, and stays in that driver.
                 (self as? Socket)?.home = driver
             } else if state.pointee.kind != .file || state.isIdle {
-                // A file whose operations somebody has in hand stays with him: they need no notices, and report to the
-                // target wherever they are.
+                // A file with operations under way stays with the driver that carries them out: they need no notices,
+                // and report to the target wherever they are.
                 try state.move(to: driver)
             }
             state.pointee.target = target

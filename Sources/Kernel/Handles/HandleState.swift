@@ -15,19 +15,22 @@ extension UnsafeMutablePointer where Pointee == HandleState {
         body(lane(.outward))
     }
 
-    /// Under the lock: whether nothing is pending.
+    /// Whether nothing is pending.
     var isIdle: Bool {
-        lane(.inward).pointee.pending.head == nil && lane(.outward).pointee.pending.head == nil
+        assertHeld()
+        return lane(.inward).pointee.pending.head == nil && lane(.outward).pointee.pending.head == nil
     }
 
-    /// Under the lock: whether this is the connection of an accept that waits for first data.
+    /// Whether this is the connection of an accept that waits for first data.
     var isAwaitingFirstData: Bool {
-        pointee.kind == .socket
+        assertHeld()
+        return pointee.kind == .socket
             && lane(.inward).pointee.pending.head?._withUnsafeGuaranteedRef { $0.operation } == .accept
     }
 
-    /// Under the lock: operations are this driver's from now on. When it cannot take the handle, they stay where they are.
+    /// Operations are this driver's from now on. When it cannot take the handle, they stay where they are.
     func move(to driver: Driver) throws(SystemError) {
+        assertHeld()
         let former = pointee.driver
         if pointee.registered, former !== driver { former?.detach(self) }
         do throws(SystemError) {
@@ -61,8 +64,9 @@ extension UnsafeMutablePointer where Pointee == HandleState {
         return isInCall(lane(.inward)) || isInCall(lane(.outward))
     }
 
-    /// Under the lock, when no call with this descriptor is under way.
+    /// When no call with this descriptor is under way.
     func closeDescriptor() {
+        assertHeld()
         pointee.closing = false
         let descriptor = pointee.descriptor
         pointee.descriptor = -1
@@ -70,9 +74,10 @@ extension UnsafeMutablePointer where Pointee == HandleState {
         if descriptor >= 0 { Glibc.close(descriptor) }
     }
 
-    /// Under the lock, by whoever has just left a busy lane.
+    /// For a thread that has just left a busy lane: closes the descriptor, if a close waits for that.
     @inline(__always)
     func closeIfWanted() {
+        assertHeld()
         if pointee.closing && !isInCall { closeDescriptor() }
     }
 }

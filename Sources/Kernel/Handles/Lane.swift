@@ -2,9 +2,30 @@ import Glibc
 
 /// One direction of a handle: the operations pending there, in the order they were posted.
 ///
-/// Whoever set `busy` carries out the operation at the head and is alone with it until it clears `busy` again;
-/// others only append. That keeps receives filled, and sends leaving, in posting order, without holding a lock
+/// The thread that has set `busy` carries out the operation at the head and is alone with it until it clears `busy`
+/// again; others only append. That keeps receives filled, and sends leaving, in posting order, without holding a lock
 /// over a system call.
+///
+/// What a lane can look like whenever its handle's lock is free. Every change is made with that lock:
+///
+/// | pending | `busy` | `isInterrupted` | |
+/// |---|---|---|---|
+/// | none | no | no | Nothing is under way. |
+/// | some | no | no | The head waits: for a notice, or, a receive over io_uring, for the next thread that polls. |
+/// | some | yes | no | The head is carried out: by a thread, or by the ring if its `ring` is set. |
+/// | any | no | yes | The walk was interrupted, and the lane is on its driver's list. |
+/// | some | yes | yes | The same over io_uring, where a receive that was put off has been started meanwhile. |
+///
+/// - `busy` is set by a post, by a thread that polls the driver, by a cancel or a close that looks once more, and with
+///   the handle's change of driver; it is cleared by the thread that walks, which over io_uring is the one that takes
+///   the answer, when the lane is empty, when its head has to wait, and when the walk is interrupted.
+/// - `ready` is set by a notice, by an attempt that got all it asked for, by every failure, by a cancel, a close or an
+///   interruption, and for sends from the start. An attempt uses it up: the thread that sets `busy` clears it.
+/// - `isInterrupted` is set by the thread that walks, when it stops. The thread that takes the lane off the driver's
+///   list clears it; so do a cancel, a close and a change of driver, which start the head themselves.
+///
+/// A file's lanes are different: all of its operations are carried out at once, wherever they stand. Only writes over
+/// epoll have `busy`, and come one after the other.
 struct Lane {
     var pending = OperationQueue()
     /// The head is being carried out: by a thread, or by the ring.
@@ -14,7 +35,7 @@ struct Lane {
     /// The other side has ended or failed, or has sent an urgent byte: there may be something to be had until an attempt
     /// finds nothing.
     var ended = false
-    /// A walk along this lane was interrupted, for others' sake, and is about to go on.
+    /// A walk along this lane was interrupted, so that other connections have their turn, and is about to go on.
     var isInterrupted = false
 }
 
@@ -54,10 +75,25 @@ struct OperationQueue {
 /// What the system knows of a handle. Every field is guarded by `mutex`.
 ///
 /// The memory of a state is recycled but never given back, so a late notice for a handle that is gone can still
-/// look at it. It finds another handle's state there, or none, and the worst that it does is to make somebody
+/// look at it. It finds another handle's state there, or none, and the worst that it does is to make a thread
 /// try in vain: a notice only ever says *try*.
 ///
 /// The order of the fields is that of memory: with its lanes a state is two lines of the processor's cache.
+///
+/// What a socket can be, and what makes it the next thing:
+///
+/// | descriptor | `bound` | `listening` | `connected` | | next |
+/// |---|---|---|---|---|---|
+/// | none | no | no | no | fresh | an accept claims it |
+/// | none | yes | no | no | claimed | the accept fills it: connected; or comes to nothing: fresh |
+/// | one | no | no | no | unbound | it is bound, or the plain `connected(to:)` connects it |
+/// | one | yes | no | no | bound | a connect that succeeds: connected |
+/// | one | yes | yes | no | listener | nothing else |
+/// | one | yes | no | yes | connected | a disconnect for reuse that has ended: fresh |
+///
+/// `sendShutDown`, `isBecomingFresh` and `reset` belong to a connection, and are forgotten with it. From each of these
+/// `close` leads to `closed`, for good. Its descriptor is closed at once, or, as long as `closing` says so, by the thread
+/// that leaves the last busy lane or gives the borrowed descriptor back.
 struct HandleState {
     var mutex = pthread_mutex_t()
     var descriptor: Int32 = -1
@@ -65,7 +101,7 @@ struct HandleState {
     var borrowers: Int16 = 0
     /// No operation may be posted any more.
     var closed = false
-    /// The descriptor is to be closed by whoever leaves the last busy lane.
+    /// The descriptor is to be closed by the thread that leaves the last busy lane.
     var closing = false
     var bound = false
     var listening = false
@@ -80,7 +116,7 @@ struct HandleState {
     var kind = HandleKind.socket
     var driver: Driver?
     var target: CompletionTarget?
-    /// While nobody has the state: where the next free one is.
+    /// The key of every packet. In a state that no handle has: the address of the next free one.
     var key: UInt = 0
 }
 

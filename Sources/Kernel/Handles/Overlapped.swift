@@ -9,7 +9,7 @@ import Timeline
 /// refused. While it is pending the driver holds a reference to it and to its handle; the memory it reads or
 /// writes belongs to the driver for that time, and the caller keeps that memory alive and untouched.
 ///
-/// Results may be read by whoever dequeued the packet, saw the event, or saw `isPending` turn false.
+/// Results may be read by a thread that dequeued the packet, saw the event, or saw `isPending` turn false.
 /// Win32 counterpart: `OVERLAPPED`.
 open class Overlapped: @unchecked Sendable {
     /// An idle operation.
@@ -71,6 +71,21 @@ open class Overlapped: @unchecked Sendable {
     // MARK: What the driver keeps here. Guarded by the handle's lock while pending.
     // In memory the fields lie in this order: with thousands of connections every line of the cache counts.
 
+    /// Where an operation is in its life. One word, which no lock guards: each step is one atomic operation.
+    ///
+    /// | from | to | by |
+    /// |---|---|---|
+    /// | idle | pending | a post, `begin`, with the handle's lock; from any other state the post is refused |
+    /// | pending | idle | a post that failed at once, `takeBack`, with the handle's lock |
+    /// | pending | awaited | a thread that waits for it, `isToBeAwaited` |
+    /// | pending, awaited | queued | its delivery, `conclude`, with no lock, if it has a port or a routine |
+    /// | pending, awaited | announcing | the same, if it has only an event; idle, if it has neither |
+    /// | announcing | idle | the same thread, when it has set the event |
+    /// | queued | idle | the worker or the thread that takes its packet, `wasDequeued`; also when the packet is dropped |
+    ///
+    /// From its post to its delivery an operation is in one list: in a lane, under the handle's lock; or in a completion
+    /// list, which belongs to one thread. Its other fields go with it. The head of a busy lane is the walking thread's
+    /// alone, but for `cancelRequested`, which is the wish of others.
     enum State {
         static let idle: UInt8 = 0
         static let pending: UInt8 = 1
@@ -85,7 +100,10 @@ open class Overlapped: @unchecked Sendable {
 
     final let state = Atomic<UInt8>(State.idle)
     @usableFromInline final var operation = Operation.none
+    /// 1 in the second half of an operation, 0 before: an accept that waits for first data, a connect that sends them, a
+    /// disconnect that waits for the other side's end. Changed by the thread that walks, when the first half is done.
     final var phase: UInt8 = 0
+    /// A cancel or a close wants it to end. Set and read with the handle's lock.
     final var cancelRequested = false
     @usableFromInline final var code: Int32 = 0
     @usableFromInline final var result = 0
@@ -158,7 +176,7 @@ open class Overlapped: @unchecked Sendable {
         leavePending(State.idle)
     }
 
-    /// From pending to another state: tells whoever waits for that.
+    /// From pending to another state: wakes the threads that wait for that.
     final func leavePending(_ next: UInt8) {
         let former = state.exchange(next, ordering: .acquiringAndReleasing)
         if former == State.awaited { Completions.shared.announce() }
@@ -206,7 +224,7 @@ open class Signal: @unchecked Sendable {
 }
 
 extension Overlapped {
-    /// Under the lock of the handle in whose lane the operation was: writes the result down, and where it goes.
+    /// Writes the result down, and where it goes. `state` is that of the handle in whose lane the operation was.
     @inline(__always)
     final func finish(_ state: StatePointer, bytes: Int, code: Int32) {
         state.assertHeld()

@@ -37,7 +37,7 @@ extension Socket {
 
     /// Connects, and waits until the connection stands.
     ///
-    /// - Throws: ECONNREFUSED when nobody listens, EADDRNOTAVAIL when no local port is left.
+    /// - Throws: ECONNREFUSED when no socket listens there, EADDRNOTAVAIL when no local port is left.
     ///
     /// Win32 counterpart: `connect`.
     public static func connected(to address: Address, from local: Address? = nil) throws(SystemError)
@@ -91,7 +91,7 @@ extension Socket {
     /// Ends the connection, or the listening, without closing the socket: a thread that waits in a plain call on it
     /// returns, and a poller tells of it. From any thread. It is what stops a thread that blocks.
     ///
-    /// Closing would leave the call waiting, and give its descriptor's number to somebody else. On Windows `closesocket`
+    /// Closing would leave the call waiting, and give its descriptor's number to another file. On Windows `closesocket`
     /// must not run beside another call on the socket either. Win32 counterpart: `shutdown` with `SD_BOTH`, or
     /// `CancelIoEx`.
     public func interrupt() {

@@ -5,7 +5,7 @@ extension Handle {
     /// before goes to the former port. So nothing may be under way: neither an operation that is pending on the handle, nor
     /// a packet with its key in the former port, whichever handle with that key it came from.
     ///
-    /// A packet that somebody is just bringing to the former port is not seen: who calls this knows from its own account
+    /// A packet that a thread is just bringing to the former port is not seen: the caller has to know, from its own account,
     /// that each of its operations has been dequeued.
     ///
     /// - Throws: EBUSY when something is under way, EINVAL when the handle belongs to no port, EBADF when it is closed,

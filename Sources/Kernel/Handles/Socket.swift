@@ -50,7 +50,7 @@ public final class Socket: Handle, @unchecked Sendable {
     ///     them for each client, by a hash of both addresses. (Windows' `SO_REUSEADDR` is something else.)
     ///   - backlog: Connections that wait to be accepted, at most; the system may have a lower limit (`somaxconn`). Beyond
     ///     it a client's request is dropped, and its system tries again. (Windows refuses it.)
-    /// - Throws: EADDRINUSE when somebody listens there; EADDRNOTAVAIL when it is no address of this machine, or no port is
+    /// - Throws: EADDRINUSE when another socket listens there; EADDRNOTAVAIL when it is no address of this machine, or no port is
     ///   left; EACCES; EMFILE when no descriptor is left.
     public static func listener(
         on address: Address, isShared: Bool = false, backlog: Int = 4096
@@ -78,7 +78,7 @@ public final class Socket: Handle, @unchecked Sendable {
         do throws(SystemError) {
             _ = try check("bind \(address)") { address.withSystem { Glibc.bind(descriptor, $0, $1) } }
         } catch {
-            // Nobody has asked for a port that is taken: there is none left. A connect says so with a number of its own.
+            // Port 0 asks for any port, so none is left. A connect says the same with another number.
             let isNoneLeft = error.code == EADDRINUSE && address.port == 0
             throw isNoneLeft ? SystemError(EADDRNOTAVAIL, attempted: error.attempted) : error
         }
@@ -183,9 +183,10 @@ public final class Socket: Handle, @unchecked Sendable {
         }
     }
 
-    /// Under this socket's lock: a connection for a claimed socket. False when nobody wants it any more, or the
+    /// Under this socket's lock: a connection for a claimed socket. False when its accept was cancelled, or the
     /// socket was closed meanwhile; then the connection is closed, too.
     func adopt(_ descriptor: Int32, unless isUnwanted: Bool) -> Bool {
+        state.assertHeld()
         guard !state.pointee.closed, !isUnwanted else {
             Glibc.close(descriptor)
             return false
@@ -203,6 +204,7 @@ public final class Socket: Handle, @unchecked Sendable {
 
     /// Under this socket's lock: an accept has its first data, or will not get any.
     func comeHome() {
+        state.assertHeld()
         guard let driver = home.take() else { return }
         // One that cannot take it leaves the connection where it is: its operations complete all the same.
         try? state.move(to: driver)
@@ -221,16 +223,18 @@ public final class Socket: Handle, @unchecked Sendable {
 }
 
 extension UnsafeMutablePointer where Pointee == HandleState {
-    /// Under the lock: what a receive or send needs.
+    /// What a receive or send needs.
     @inline(__always)
     func requireConnection(_ attempted: StaticString) throws(SystemError) {
+        assertHeld()
         if pointee.reset { throw SystemError(ECONNRESET, attempted: "\(attempted)") }
         if !pointee.connected { throw SystemError(ENOTCONN, attempted: "\(attempted)") }
     }
 
-    /// Under the lock: what a failure tells of the connection. Returns the number to report: there is one for each
-    /// fact, while the system has two for a reset, according to who noticed it first.
+    /// What a failure tells of the connection. Returns the number to report: there is one for each fact, while the system
+    /// has two for a reset, according to which call noticed it first.
     func note(_ code: Int32) -> Int32 {
+        assertHeld()
         guard pointee.kind == .socket else { return code }
         if code == EPIPE, pointee.sendShutDown { return ESHUTDOWN }
         guard code == ECONNRESET || code == EPIPE else { return code }
@@ -238,9 +242,10 @@ extension UnsafeMutablePointer where Pointee == HandleState {
         return ECONNRESET
     }
 
-    /// Under the lock, when a receive has got 0 bytes: whether that was the end of the stream, or a reset that a send
-    /// has noticed first. The system tells of a reset only once, and then gives 0 bytes to everybody else.
+    /// When a receive has got 0 bytes: whether that was the end of the stream, or a reset that a send has noticed first. The
+    /// system tells of a reset only once, and gives 0 bytes to every later call.
     func wasReset(_ room: Int, _ descriptor: Int32) -> Bool {
+        assertHeld()
         if pointee.reset { return true }
         guard room > 0, descriptor >= 0, !pointee.sendShutDown else { return false }
         // After the other side's end alone, the connection would still be there to send on.
@@ -250,8 +255,9 @@ extension UnsafeMutablePointer where Pointee == HandleState {
         return Int(connection) == TCP_CLOSE
     }
 
-    /// Under the lock, when a disconnect for reuse is over: the socket is as new.
+    /// When a disconnect for reuse is over: the socket is as new.
     func makeFresh() {
+        assertHeld()
         let descriptor = pointee.descriptor
         if pointee.registered { pointee.driver?.detach(self) }
         pointee.descriptor = -1

@@ -1,7 +1,7 @@
 import CKernel
 import Glibc
 
-/// A listener's filter: which clients' requests for a connection the system drops, before anybody hears of them. Such a client
+/// A listener's filter: which clients' requests for a connection the system drops, before any program hears of them. Such a client
 /// gets no answer at all, as if there were no machine, and costs no accept.
 ///
 /// It is a program in the kernel's small packet language, compiled from a list of addresses, which the kernel runs for every

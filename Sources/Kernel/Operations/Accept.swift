@@ -131,7 +131,7 @@ extension Overlapped {
 
     final func prepareAccept(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64)
     {
-        // The kernel writes the client's address where it belongs, and its length, which nobody needs, into the area
+        // The kernel writes the client's address where it belongs, and its length, which is not needed, into the area
         // of the other address, which is written later.
         let areas = buffer.baseAddress! + receiveArea
         areas.storeBytes(of: UInt32(Address.capacity), as: UInt32.self)

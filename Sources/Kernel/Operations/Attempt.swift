@@ -29,7 +29,7 @@ enum Attempt {
 /// An operation, seen by the drivers. Each operation has a file of its own that tells how it is carried out by
 /// plain calls, how it is written into a ring, and what the ring's answer means.
 extension Overlapped {
-    /// One step with plain calls that do not block. Called by whoever has the lane, without a lock.
+    /// One step with plain calls that do not block. Called by the thread that has the lane, without a lock.
     @inline(__always)
     final func attempt(_ descriptor: Int32) -> Attempt {
         switch operation {
@@ -63,9 +63,9 @@ extension Overlapped {
         }
     }
 
-    /// What a ring's answer means. `isWanted`: nobody has asked for the operation to be cancelled.
+    /// What a ring's answer means. `isWanted`: neither a cancel nor a close has asked for the operation's end.
     final func conclude(_ answer: Int32, _ descriptor: Int32, isWanted: Bool) -> Attempt {
-        // Interrupted, or cancelled though nobody asked: some kernels cancel what a thread posted when the thread ends,
+        // Interrupted, or cancelled though no cancel was asked for: some kernels cancel what a thread posted when it ends,
         // others when the first bytes come after that, and a port must not. The same request is written again.
         if answer == -EINTR || answer == -EAGAIN || (answer == -ECANCELED && isWanted) {
             return .more

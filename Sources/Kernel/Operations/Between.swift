@@ -6,7 +6,7 @@
         case twoSteps
         /// It is about to be written into a ring.
         case postAndRing
-        /// An accept has its client, and nobody knows yet.
+        /// An accept has the descriptor of its client, and its socket has not adopted it.
         case clientAndAdoption
         /// An accept that waits for first data is in its connection's lane, and has not looked there.
         case clientAndFirstData

@@ -100,9 +100,9 @@ extension Overlapped {
         return outcome
     }
 
-    /// Bytes that whoever posts copies himself: a fraction of a millisecond.
+    /// Bytes that a posting thread copies itself, at most: a fraction of a millisecond.
     private static let copyLimit = 1 << 20
-    /// No copy of so many bytes takes as many nanoseconds.
+    /// Nanoseconds that no copy of that size takes: a write that took longer has waited for the disk.
     private static let longestCopy: UInt64 = 10_000_000
 
     final func prepareWrite(_ entry: UnsafeMutablePointer<io_uring_sqe>, _ descriptor: Int32, _ tag: UInt64) {

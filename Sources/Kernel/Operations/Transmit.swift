@@ -68,7 +68,7 @@ extension Overlapped {
         } else if inFile < plan.file {
             guard let file = rare?.other else { return .failed(EBADF) }
             var position = off_t(offset) + inFile
-            // Lent, since somebody may close the file meanwhile.
+            // Lent, since another thread may close the file meanwhile.
             count = file.lendingDescriptor { source in
                 withoutBrokenPipeSignal {
                     sendfile(descriptor, source, &position, min(plan.file - inFile, Overlapped.transmitPiece))
@@ -103,8 +103,8 @@ extension Overlapped {
         } ?? true
     }
 
-    /// Who reads a file in order mostly brings so many bytes into memory at a time. A smaller hole is not seen, and has to
-    /// be waited for.
+    /// The system mostly reads a file ahead in pieces of this size. A smaller hole between two samples is not seen, and the
+    /// call waits for it.
     private static let sampleDistance = 128 << 10
 
     private final func piece(_ bytes: UnsafeRawBufferPointer, from start: Int, _ descriptor: Int32) -> Int {

@@ -17,7 +17,7 @@ public struct AddressRange: Sendable, Hashable, Comparable, CustomStringConverti
         self.isIPv6 = isIPv6
     }
 
-    /// The addresses that have so many leading bits in common with this one; its port does not matter.
+    /// The addresses that have this many leading bits in common with it; its port does not matter.
     ///
     /// - Parameter prefix: nil stands for all bits: this address alone. More than there are is the same as all.
     public init(_ address: Address, prefix: Int? = nil) {

@@ -5,10 +5,10 @@ import Glibc
 ///
 /// Any thread may use it. Win32 counterpart: `VirtualAlloc` and `VirtualFree`.
 public enum BufferMemory {
-    /// From so many bytes on a buffer has pages of its own.
+    /// Bytes from which on a buffer has pages of its own.
     private static let large = 128 << 10
 
-    /// So many bytes, the caller's until they are given back. Ends the program when there are none, as every allocation
+    /// A buffer of this many bytes, the caller's until it is given back. Ends the program when there is no memory, as every allocation
     /// does.
     public static func take(_ bytes: Int) -> UnsafeMutableRawBufferPointer {
         guard bytes >= large else { return .allocate(byteCount: bytes, alignment: 64) }

@@ -1,6 +1,6 @@
 import Glibc
 
-/// A moment on the monotonic clock until which somebody is willing to wait.
+/// A moment on the monotonic clock until which a caller is willing to wait.
 ///
 /// A wait takes a deadline, not a length of time: it may be woken early and has to wait for the rest, and only
 /// a fixed moment stays true then.
@@ -11,7 +11,7 @@ public struct Deadline: Comparable, Sendable {
     /// No deadline: wait for ever. Win32 counterpart: `INFINITE`.
     public static let never = Deadline(nanoseconds: .max)
 
-    /// The present moment, which has passed by the time anybody looks: do not wait at all.
+    /// The present moment, which has passed by the time a thread looks: do not wait at all.
     public static var now: Deadline { Deadline(nanoseconds: monotonicNanoseconds()) }
 
     /// The moment that is `duration` from now. A negative duration has passed already.
