@@ -89,11 +89,11 @@ var targets: [Target] = [
     .executableTarget(
         name: "Bench",
         // What chapter 02's tests explore, chapter 06's feed its reader with, chapter 08's put on one connection, chapter
-        // 10's end and chapter 12's move, `bench stress` does for longer.
+        // 10's end, chapter 11's bear and chapter 12's move, `bench stress` does for longer.
         dependencies: foundation
             + [
                 "Stage", "CKernel", "CompletionPortsPitfalls", "FramingPitfalls", "FileTransferPitfalls",
-                "WorkerPoolsPitfalls", "ThreadPoolIOPitfalls", "ManyPortsPitfalls",
+                "WorkerPoolsPitfalls", "ThreadPoolIOPitfalls", "ServersPitfalls", "ManyPortsPitfalls",
             ]
             + chapters.map { .target(name: $0.module) },
         swiftSettings: strict),

@@ -17,11 +17,13 @@ enum Stress {
         ("file-transfer", FileStress.run),
         ("composed", FileStress.composed),
         ("pool-server", Pools.stressServer),
+        ("server", ServerStress.run),
+        ("stops", ServerStress.stop),
         ("moves", PortMoves.run),
     ]
 
     /// Those that run for a time.
-    private static let timed = ["fuzz-framing", "adaptive", "composed"]
+    private static let timed = ["fuzz-framing", "adaptive", "composed", "server"]
     private static let nanoseconds = Atomic<Int>(0)
 
     /// How long a stress runs that runs for a time.

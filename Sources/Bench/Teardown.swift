@@ -65,7 +65,7 @@ enum IdleConnections {
         _ = try load.run()
         let alone = try load.run().perSecond
         let before = Resources.residentBytes
-        let clients = try Child(Child.ownPath, ["stress", "\(childName)\(server.address.port)-\(count)"])
+        let clients = try clients(to: server.address, count)
         defer { clients.send(signal: SIGKILL) }
         guard eventually(within: .seconds(30), { server.table.counters.alive >= count }) else { return false }
         let each = (Resources.residentBytes - before) / count
@@ -79,6 +79,11 @@ enum IdleConnections {
     }
 
     private static let childName = "idle-clients-"
+
+    /// A process of idle clients, on its way to connect. To be killed.
+    static func clients(to server: Address, _ count: Int) throws(SystemError) -> Child {
+        try Child(Child.ownPath, ["stress", "\(childName)\(server.port)-\(count)"])
+    }
 
     /// If this process was started to be the idle clients: connects them, and holds them until it is killed.
     static func holdIfChild(_ name: String?) throws {

@@ -25,6 +25,10 @@ let parts: [(name: String, help: String)] = [
     ("worker-pools", "whom a computation holds up, a second logical worker, and what a job costs"),
     ("thread-pool", "chapter 10: jobs beside a plain pool, and how punctual 10,000 timers are"),
     (
+        "servers",
+        "chapter 11: honest clients beside those who are not, and 64 connections among 15,000 idle ones"
+    ),
+    (
         "many-ports",
         "chapter 12: one port and several with as many workers, one listener and one for each port"
     ),
@@ -77,6 +81,7 @@ do {
         if part == "all" || part == "files" { try FileReads.measure(into: &figures) }
         if part == "all" || part == "file-transfer" { try FileTransfers.measure(into: &figures) }
         if part == "all" || part == "thread-pool" { try Pools.measure(into: &figures) }
+        if part == "all" || part == "servers" { try ServerFigures.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part == "many-ports" { try PortFigures.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part == "async-await" {
             try AsyncEchoes.measure(seconds: perLoad, into: &figures)
@@ -99,6 +104,7 @@ Pools.compare(&figures)
 PendingReads.compare(&figures)
 ReceiveModes.compare(&figures)
 WorkerPoolFigures.compare(&figures)
+ServerFigures.compare(&figures)
 PortFigures.compare(&figures)
 AsyncEchoes.compare(&figures)
 

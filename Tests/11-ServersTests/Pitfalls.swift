@@ -64,7 +64,7 @@ struct Chapter11ServersPitfalls {
     func startTwice() async throws { try await happens(StartTwice.pitfall, .epoll) }
 
     // Threads and descriptors are the process's: it has one of its own.
-    @Test("port-already-in-use: threads are left")
+    @Test("port-already-in-use: threads and descriptors are left")
     func portAlreadyInUse() async {
         await #expect(processExitsWith: .success) {
             Resources.settle()

@@ -241,49 +241,6 @@ private func ask(_ number: Int, _ session: Session) {
     try? session.send("message \(number)")
 }
 
-/// A folder for the two sides, that goes at the end.
-final class Folder {
-    private let path: String
-
-    init() throws(SystemError) {
-        var template = Array("/tmp/servers-XXXXXX".utf8CString)
-        guard let made = mkdtemp(&template) else {
-            throw SystemError(errno, attempted: "make a folder in /tmp")
-        }
-        path = String(cString: made)
-        for side in ["server", "client"] { mkdir("\(path)/\(side)", 0o700) }
-    }
-
-    func options(_ side: String) -> TransferOptions { TransferOptions(folder: "\(path)/\(side)") }
-
-    /// A file of so many bytes, which are not all the same.
-    func make(_ side: String, _ name: String, _ count: Int) throws(SystemError) -> String {
-        let file = "\(path)/\(side)/\(name)"
-        guard let stream = fopen(file, "we") else { throw SystemError(errno, attempted: "write \(file)") }
-        defer { fclose(stream) }
-        let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
-        fwrite(bytes, 1, count, stream)
-        return file
-    }
-
-    func remove() {
-        for side in ["server", "client"] {
-            if let directory = opendir("\(path)/\(side)") {
-                while let entry = readdir(directory) {
-                    withUnsafePointer(to: &entry.pointee.d_name) {
-                        $0.withMemoryRebound(to: CChar.self, capacity: 256) {
-                            _ = unlink("\(path)/\(side)/\(String(cString: $0))")
-                        }
-                    }
-                }
-                closedir(directory)
-            }
-            rmdir("\(path)/\(side)")
-        }
-        rmdir(path)
-    }
-}
-
 extension PlainClient {
     /// Where files are on, a byte in front says that a message is the program's.
     func sayTagged(_ text: String) throws(SystemError) {

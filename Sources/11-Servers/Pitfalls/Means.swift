@@ -97,7 +97,8 @@ public final class Program: EndpointHandler, @unchecked Sendable {
 
 /// A server on a driver, started.
 public func startServer(
-    _ driver: DriverKind, _ program: Program = .echo(), _ configure: (inout ServerOptions) -> Void = { _ in }
+    _ driver: DriverKind, _ program: any EndpointHandler = Program.echo(),
+    _ configure: (inout ServerOptions) -> Void = { _ in }
 ) throws -> Server {
     var options = ServerOptions()
     options.endpoint.port.driver = driver

@@ -75,29 +75,80 @@ public enum RandomDisconnects {
     /// For the demo and the tests.
     public static let pitfall = Pitfall(
         slug: "random-disconnects",
-        title: "who ends a session counts its end, and so does who hears of it: the accounts are wrong",
+        title:
+            "who ends a session counts its end, and so does who hears of it at that moment: the accounts are wrong",
         broken: { driver in
-            // ⚠︎ Broken on purpose: the program's own list is kept up in two places.
-            let present = Counter()
-            let program = Program()
-            program.onConnected = { _ in present.add() }
-            program.onDisconnected = { _, _ in present.add(-1) }
-            let server = try startServer(driver, program)
-            let clients = try (0..<8).map { _ in try PlainClient(to: server.address!) }
-            _ = eventually { present.value == 8 }
-            for session in server.sessions.prefix(4) {
-                session.disconnect(.abortive)
-                present.add(-1)
+            // The test that one writes: they come, talk, and leave in order.
+            let polite = BrokenList()
+            try polite.serve(driver) { server in
+                for _ in 0..<20 {
+                    let client = try PlainClient(to: server.address!)
+                    _ = client.isEchoed()
+                    try client.socket.shutDownSending()
+                    _ = client.socket.isEnded()
+                }
             }
-            for client in clients { client.socket.close() }
-            _ = eventually { server.connectionCount == 0 }
-            let left = present.value
-            try server.stop()
-            return Observation(happened: left != 0, lines: ["8 came, all have left, and \(left) are present"])
+            // Two ends at one moment: thrown out, and gone by itself. The gate makes of a rare moment this one.
+            let both = Barrier(2)
+            let random = BrokenList { both.arrive() }
+            try random.serve(driver) { server in
+                let client = try PlainClient(to: server.address!)
+                _ = client.isEchoed()
+                guard let session = server.sessions.first else { return }
+                let thrower = startThread("throws out") { random.throwOut(session) }
+                try client.socket.abort()
+                thrower.join()
+            }
+            return Observation(
+                happened: polite.count == 0 && random.count != 0,
+                lines: [
+                    "20 clients that leave in order: \(polite.count) are present",
+                    "one that leaves at the moment at which it is thrown out: \(random.count) are present",
+                ])
         },
         fixed: { driver in
-            try leave(driver, clients: 200, seed: 7)
+            try leave(driver, clients: 1_000, seed: 7)
         })
+
+    /// ⚠︎ Broken on purpose: whether a session is still there is looked at first, and counted afterwards.
+    private final class BrokenList: Sendable {
+        private let present = Guarded<(ids: Set<ConnectionID>, count: Int)>(([], 0))
+        private let between: @Sendable () -> Void
+
+        init(between: @escaping @Sendable () -> Void = {}) { self.between = between }
+
+        var count: Int { present.locked { $0.count } }
+
+        private func leaves(_ id: ConnectionID) {
+            guard present.locked({ $0.ids.contains(id) }) else { return }
+            between()
+            present.locked {
+                $0.ids.remove(id)
+                $0.count -= 1
+            }
+        }
+
+        func throwOut(_ session: Session) {
+            leaves(session.id)
+            session.disconnect(.abortive)
+        }
+
+        /// A server that keeps this list, while `body` lets clients come and go.
+        func serve(_ driver: DriverKind, _ body: (Server) throws -> Void) throws {
+            let program = Program.echo()
+            program.onConnected = { [self] session in
+                present.locked {
+                    $0.ids.insert(session.id)
+                    $0.count += 1
+                }
+            }
+            program.onDisconnected = { [self] session, _ in leaves(session.id) }
+            let server = try startServer(driver, program)
+            try body(server)
+            _ = eventually { server.connectionCount == 0 }
+            try server.stop()
+        }
+    }
 
     /// So many clients leave in all the ways that there are, while the server ends sessions by chance.
     public static func leave(_ driver: DriverKind, clients count: Int, seed: UInt64) throws -> Observation {
@@ -159,31 +210,42 @@ public enum ShutdownUnderLoad {
     public static let pitfall = Pitfall(
         slug: slug, title: "stop gives memory back that a worker is just using",
         broken: { driver in try ownProcess.dies(slug, driver) },
-        fixed: { driver in
-            var (stopped, isQuiet, heard) = (0, true, 0)
-            for moment in 1...20 {
-                let (arrived, count) = (Gate(), Counter())
-                let program = Program()
-                program.onReceived = { message, session in
-                    if count.add() == moment { arrived.open() }
-                    try? session.reply(message.span.bytes)
-                }
-                let server = try startServer(driver, program)
-                let clients = try (0..<4).map { _ in try PlainClient(to: server.address!) }
-                for client in clients {
-                    try client.socket.say((0..<8).flatMap { _ in PlainClient.frame([1, 2, 3]) })
-                }
-                // Stop begins at the packet that is being handled.
-                guard arrived.pass() else { continue }
-                let last = try server.stop(within: moment % 2 == 0 ? .zero : .milliseconds(50))
-                stopped += 1
-                isQuiet = isQuiet && last.isQuiet && program.made.value == program.released.value
-                heard += count.value
+        fixed: { driver in try stop(driver, moments: 20) })
+
+    /// Stops so many servers, each while another of its messages is being handled: the first, the second and so on; in turn
+    /// at once and with a grace. Threads and descriptors are the whole process's.
+    public static func stop(_ driver: DriverKind, moments: Int) throws -> Observation {
+        let before = (descriptors: Resources.openDescriptors, threads: Resources.threads)
+        var (stopped, isQuiet) = (0, true)
+        for moment in 1...moments {
+            let (arrived, count) = (Gate(), Counter())
+            let program = Program()
+            program.onReceived = { message, session in
+                if count.add() == moment { arrived.open() }
+                try? session.reply(message.span.bytes)
             }
-            return Observation(
-                happened: stopped != 20 || !isQuiet,
-                lines: ["stopped at 20 different messages; every buffer, page and session back: \(isQuiet)"])
-        })
+            let server = try startServer(driver, program)
+            let clients = try (0..<4).map { _ in try PlainClient(to: server.address!) }
+            let messages = [UInt8]((0..<(moment / 4 + 8)).flatMap { _ in PlainClient.frame([1, 2, 3]) })
+            for client in clients { try client.socket.say(messages) }
+            // Stop begins at the packet that is being handled.
+            guard arrived.pass() else { continue }
+            let last = try server.stop(within: moment % 2 == 0 ? .zero : .milliseconds(50))
+            stopped += 1
+            isQuiet = isQuiet && last.isQuiet && program.made.value == program.released.value
+            for client in clients { try? client.socket.abort() }
+        }
+        let isBack = eventually {
+            Resources.openDescriptors <= before.descriptors && Resources.threads <= before.threads
+        }
+        return Observation(
+            happened: stopped != moments || !isQuiet || !isBack,
+            lines: [
+                "stopped at \(stopped) different messages; every buffer, page and session back: \(isQuiet)",
+                "threads: \(before.threads) before, \(Resources.threads) after; descriptors: \(before.descriptors) before, "
+                    + "\(Resources.openDescriptors) after",
+            ])
+    }
 }
 
 /// Stop waits for some time, and gives up.
@@ -336,44 +398,111 @@ public enum StartTwice {
         })
 }
 
-/// The port is another program's.
+/// The port is another program's, the address another machine's, or there is no descriptor left.
 public enum PortAlreadyInUse {
-    /// For the demo and the tests. Threads are the whole process's: the tests run the broken half in one of its own.
+    /// An address that is no machine's: it is kept for examples (RFC 5737).
+    private static let foreign = Address("203.0.113.1", port: 4_711)!
+
+    /// For the demo and the tests. Threads and descriptors are the whole process's: the tests run both halves in one of its own.
     public static let pitfall = Pitfall(
         slug: "port-already-in-use",
-        title: "a start that fails leaves its threads behind, and calls itself started",
+        title: "a start that fails leaves its threads and descriptors behind, and calls itself started",
         broken: { driver in
             let other = try Socket.listener(on: .loopback())
-            let before = Resources.threads
-            var isStarted = false
-            // ⚠︎ Broken on purpose: nothing undoes what had been done when `listen` fails.
-            var left: StreamHub?
-            do {
-                isStarted = true
-                left = try startHub(driver)
-                try left?.listen(on: other.localAddress) { _ in StreamProgram() }
-            } catch {}
-            let threads = Resources.threads - before
-            left?.stop()
-            return Observation(
-                happened: isStarted && threads > 0,
-                lines: ["started: \(isStarted); threads left behind: \(threads)"])
+            var (lines, all) = ([String](), true)
+            for address in [try other.localAddress, foreign] {
+                let before = (threads: Resources.threads, descriptors: Resources.openDescriptors)
+                // ⚠︎ Broken on purpose: nothing undoes what had been done when `listen` fails.
+                var (isStarted, left) = (false, StreamHub?.none)
+                do {
+                    isStarted = true
+                    left = try startHub(driver)
+                    try left?.listen(on: address) { _ in StreamProgram() }
+                } catch {}
+                let threads = Resources.threads - before.threads
+                let descriptors = Resources.openDescriptors - before.descriptors
+                left?.stop()
+                all = all && isStarted && threads > 0 && descriptors > 0
+                lines.append(
+                    "\(address == foreign ? address.description : "a port in use"): started: \(isStarted); left behind: "
+                        + "\(threads) threads, \(descriptors) descriptors")
+            }
+            return Observation(happened: all, lines: lines)
         },
         fixed: { driver in
             let other = try Socket.listener(on: .loopback())
-            var options = ServerOptions()
-            options.addresses = [try other.localAddress]
-            options.endpoint.port.driver = driver
-            let server = Server(options, handler: Program.echo())
-            var words = ""
-            do throws(EndpointError) { try server.start() } catch { words = error.description }
-            let isStarted = server.isStarted
+            let taken = try other.localAddress
+            var (lines, holds) = ([String](), true)
+            for (address, why) in [(taken, EADDRINUSE), (foreign, EADDRNOTAVAIL)] {
+                let (words, code, isClean) = failure(of: server(driver, address))
+                holds =
+                    holds && code == why && isClean && words.contains("\(address)")
+                    && !words.contains("\n")
+                lines.append(words)
+            }
+            let (failures, isClean) = startWithFewDescriptors(server(driver, .loopback()))
+            lines.append(
+                "with too few descriptors, one more each time: \(failures) starts fail, and leave nothing: \(isClean)"
+            )
+            let own = server(driver, taken)
+            let again = failure(of: own)
             other.close()
-            try server.start()
-            let isServed = try PlainClient(to: server.address!).isEchoed()
-            try server.stop()
+            try own.start()
+            let isServed = try PlainClient(to: own.address!).isEchoed()
+            try own.stop()
+            lines.append("when the port is free the same server starts: \(isServed)")
             return Observation(
-                happened: isStarted || !words.contains("\(options.addresses[0])") || !isServed,
-                lines: [words, "nothing is left of it; when the port is free it starts: \(isServed)"])
+                happened: !holds || failures < 3 || !isClean || again.code != EADDRINUSE || !isServed,
+                lines: lines)
         })
+
+    private static func server(_ driver: DriverKind, _ address: Address) -> Server {
+        var options = ServerOptions()
+        options.addresses = [address]
+        options.endpoint.port.driver = driver
+        return Server(options, handler: Program.echo())
+    }
+
+    /// Starts what cannot be started: what is said, and whether all is as before.
+    private static func failure(of server: Server) -> (words: String, code: Int32, isClean: Bool) {
+        let before = (threads: Resources.threads, descriptors: Resources.openDescriptors)
+        var (words, code) = ("it started", Int32(0))
+        do throws(EndpointError) { try server.start() } catch {
+            words = error.description
+            if case .failed(let system) = error { code = system.code }
+        }
+        let isClean = eventually {
+            Resources.threads <= before.threads && Resources.openDescriptors <= before.descriptors
+        }
+        return (words, code, isClean && !server.isStarted)
+    }
+
+    /// Each start has one descriptor more, until there are enough: so every step that takes one fails once.
+    private static func startWithFewDescriptors(_ server: Server) -> (failures: Int, isClean: Bool) {
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        var usual = rlimit()
+        getrlimit(resource, &usual)
+        var (failures, isClean) = (0, true)
+        for room in 0..<64 {
+            // What looks at descriptors takes one itself; so it looks before and after.
+            let before = (threads: Resources.threads, descriptors: Resources.openDescriptors)
+            var few = rlimit(rlim_cur: UInt(before.descriptors + room), rlim_max: usual.rlim_max)
+            setrlimit(resource, &few)
+            var code: Int32 = 0
+            do throws(EndpointError) { try server.start() } catch {
+                if case .failed(let system) = error { code = system.code }
+            }
+            setrlimit(resource, &usual)
+            if server.isStarted {
+                _ = try? server.stop(within: .zero)
+                return (failures, isClean)
+            }
+            failures += 1
+            let isBack = eventually {
+                Resources.threads <= before.threads && Resources.openDescriptors <= before.descriptors
+            }
+            isClean = isClean && code == EMFILE && isBack
+        }
+        return (failures, false)
+    }
 }
