@@ -32,7 +32,7 @@ import Testing
         ]
         let candidates = [
             "7", "70", "none", "all", "7 s", "reset", "refuses", "zeroByte", "system", "on", "off",
-            "information",
+            "information", "io_uring", "afterBatch",
         ]
         for setting in Setting.all {
             let old = setting.read(Configuration())
@@ -63,12 +63,25 @@ import Testing
             limits.idle = 2 min\r
             maximumFreeBuffers = all
             link.reconnects = off
+            port.driver = io_uring
+            port.poll = 20
+            link.kept = 0
+            link.jitter = 25
+            link.factor = 3
+            link.seed = 12
+            address = [::1]:4000
 
             """)
         let options = configuration.server.endpoint
         #expect(options.maximumConnections == 12 && options.maximumPerAddress == 3)
         #expect(options.bans.description == "10.0.0.0/8" && options.limits.idle == .seconds(120))
         #expect(options.maximumFreeBuffers == .max && configuration.link.reconnection == nil)
+        #expect(
+            options.port.driver == DriverKind.ioUring && options.port.pollBeforeSleep == .microseconds(20))
+        #expect(configuration.link.whileApart == .refused && configuration.listensBeside)
+        configuration.isReconnecting = true
+        let comesBack = try #require(configuration.link.reconnection)
+        #expect(comesBack.jitter == 0.25 && comesBack.factor == 3 && comesBack.seed == 12)
     }
 
     @Test(

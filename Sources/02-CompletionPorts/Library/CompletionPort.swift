@@ -212,15 +212,14 @@ public final class CompletionPort: CompletionTarget, @unchecked Sendable {
     /// Workers that count against the limit now, and workers that wait.
     public var workers: (running: Int, waiting: Int) {
         lock.locked {
-            var waiting = inKernel
-            var worker = parked.top
-            while let next = worker {
-                waiting += 1
-                worker = next.below
-            }
+            var (waiting, worker) = (inKernel, parked.top)
+            while let next = worker { (waiting, worker) = (waiting + 1, next.below) }
             return (running, waiting)
         }
     }
+
+    /// Those of the waiting that wait in the driver, and not behind it.
+    public var workersInDriver: Int { lock.locked { inKernel } }
 
     /// A packet leaves the queue: its operation is its receiver's again.
     @inline(__always)

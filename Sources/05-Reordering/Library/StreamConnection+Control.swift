@@ -106,6 +106,7 @@ extension StreamConnection {
         lock.locked {
             var traffic = counted
             traffic.pendingSends = sender.pending
+            traffic.pendingReads = receiver.posted + (receiver.isWaiting ? 1 : 0)
             return traffic
         }
     }

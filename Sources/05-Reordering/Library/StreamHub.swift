@@ -149,6 +149,18 @@ public final class StreamHub: @unchecked Sendable {
         for listener in last { listener.pool.stop() }
     }
 
+    /// Stops to listen at one address. Everything else goes on. Not to be called by a handler.
+    ///
+    /// - Returns: False when it does not listen there.
+    @discardableResult
+    public func stopListening(at address: Address) -> Bool {
+        let last = lock.locked {
+            listeners.firstIndex { (try? $0.socket.localAddress) == address }.map { listeners.remove(at: $0) }
+        }
+        last?.pool.stop()
+        return last != nil
+    }
+
     /// Connects. The handler hears `opened` when the connection stands, or `closed` if it never does.
     ///
     /// - Parameters:

@@ -89,7 +89,8 @@ extension StreamHub {
     public var counters: Counters {
         var sums = sums
         for connection in connections {
-            let (_, traffic, reads) = connection.totals
+            var (_, traffic, reads) = connection.totals
+            traffic.pendingReads = connection.traffic.pendingReads
             sums.traffic.add(traffic)
             sums.reads.add(reads)
         }

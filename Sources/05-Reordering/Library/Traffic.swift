@@ -13,6 +13,8 @@ public struct Traffic: Sendable, Equatable {
     public internal(set) var sends = 0
     /// Contexts that send at this moment, and tickets that are out.
     public internal(set) var pendingSends = 0
+    /// Reads that are posted at this moment, with a buffer or without.
+    public internal(set) var pendingReads = 0
     /// When the connection stood, in nanoseconds on the monotonic clock; 0 before that, and in a sum.
     public internal(set) var since: UInt64 = 0
     /// When bytes came last, on the same clock, to a few milliseconds; 0 when none ever did, and in a sum.
@@ -38,5 +40,6 @@ public struct Traffic: Sendable, Equatable {
         chunksReceived += other.chunksReceived
         sends += other.sends
         pendingSends += other.pendingSends
+        pendingReads += other.pendingReads
     }
 }

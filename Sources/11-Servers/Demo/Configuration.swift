@@ -13,17 +13,40 @@ import Stage
 struct Configuration: Sendable {
     /// The endpoint's, and where a server listens.
     var server = ServerOptions()
+    /// Whether it says where to listen, beside the port of the command line.
+    var listensBeside = false
     /// Whether a client comes back, and how if it does: apart, since who says how has not said whether.
     var isReconnecting = true, reconnection = Reconnection()
     /// How long its attempts may take.
     var connectLimit = LinkOptions().connectLimit
+    /// Messages that are kept while there is no connection; 0: they are refused.
+    var keptWhileApart = 64
 
     /// How a client keeps in touch with a server.
     var link: LinkOptions {
         var link = LinkOptions()
         link.connectLimit = connectLimit
         link.reconnection = isReconnecting ? reconnection : nil
+        link.whileApart = keptWhileApart > 0 ? .kept(keptWhileApart) : .refused
         return link
+    }
+
+    /// Microseconds, a whole factor, per cent and a number, as a file has them.
+    fileprivate var poll: Int {
+        get { Int(server.endpoint.port.pollBeforeSleep / .microseconds(1)) }
+        set { server.endpoint.port.pollBeforeSleep = .microseconds(newValue) }
+    }
+    fileprivate var factor: Int {
+        get { Int(reconnection.factor) }
+        set { reconnection.factor = Double(newValue) }
+    }
+    fileprivate var jitter: Int {
+        get { Int((reconnection.jitter * 100).rounded()) }
+        set { reconnection.jitter = Double(newValue) / 100 }
+    }
+    fileprivate var seed: Int? {
+        get { reconnection.seed.map { Int(clamping: $0) } }
+        set { reconnection.seed = newValue.map { UInt64($0) } }
     }
 
     /// What is wrong with a file, and in which line.
@@ -172,7 +195,7 @@ struct Setting: Sendable {
         } text: {
             $0.description
         } write: {
-            $0.server.addresses = $1
+            ($0.server.addresses, $0.listensBeside) = ($1, true)
             return !$1.isEmpty
         },
         number("maximumConnections", \.server.endpoint.maximumConnections, 1...1_000_000),
@@ -223,6 +246,13 @@ struct Setting: Sendable {
             [("adaptive", .adaptive), ("buffered", .buffered), ("zeroByte", .zeroByte)]),
         number("budgetPages", \.server.endpoint.budgetPages, 1...1_000_000),
         word("locking", \.server.endpoint.locking, [("counted", .counted), ("system", .system)]),
+        word(
+            "port.driver", \.server.endpoint.port.driver,
+            [("any", nil)] + DriverKind.allCases.map { ($0.rawValue, $0) }),
+        number("port.poll", \.poll, 0...1_000_000),
+        word(
+            "port.submission", \.server.endpoint.port.submission,
+            [("atOnce", .atOnce), ("withNextWait", .withNextWait), ("afterBatch", .afterBatch)]),
         word("acknowledges", \.server.endpoint.acknowledges, [("off", false), ("on", true)]),
         folder,
         word(
@@ -231,8 +261,12 @@ struct Setting: Sendable {
         time("link.connectLimit", \.connectLimit),
         word("link.reconnects", \.isReconnecting, [("on", true), ("off", false)]),
         time("link.first", \.reconnection.first),
+        number("link.factor", \.factor, 1...100),
         time("link.longest", \.reconnection.longest),
+        number("link.jitter", \.jitter, 0...100),
         number("link.attempts", \.reconnection.attempts, 1...1_000_000),
+        number("link.seed", \.seed, 0...Int.max),
+        number("link.kept", \.keptWhileApart, 0...1_000_000),
     ]
 
     private static let keepAlive = Setting(
@@ -338,7 +372,7 @@ extension Configuration {
 }
 
 /// All of a file, as text. Longer than any configuration is an error: it may be a device.
-private func contents(of path: String) throws(SystemError) -> String {
+func contents(of path: String) throws(SystemError) -> String {
     let descriptor = ck_open(path, O_RDONLY | O_CLOEXEC, 0)
     guard descriptor >= 0 else { throw SystemError(errno, attempted: "read \(path)") }
     defer { close(descriptor) }

@@ -12,6 +12,8 @@ final class Console: Sendable {
     private let endpoint: Endpoint
     private let switches: Switches
     private let say: @Sendable (String) -> Void
+    /// Opens what a server has beside its own address, each time it is started.
+    private let opens: @Sendable () throws -> Void
     /// Set by `quit`.
     let isOver = Gate()
 
@@ -22,15 +24,18 @@ final class Console: Sendable {
         init() {}
     }
 
-    init(_ endpoint: Endpoint, _ switches: Switches, say: @escaping @Sendable (String) -> Void) {
-        (self.endpoint, self.switches, self.say) = (endpoint, switches, say)
+    init(
+        _ endpoint: Endpoint, _ switches: Switches, opens: @escaping @Sendable () throws -> Void = {},
+        say: @escaping @Sendable (String) -> Void
+    ) {
+        (self.endpoint, self.switches, self.opens, self.say) = (endpoint, switches, opens, say)
     }
 
     static let serverHelp =
         "list, send ID TEXT, all TEXT, file ID PATH, get ID NAME, kick ID [abort], kick all, ban ADDRESS, unban ADDRESS, "
-        + "bans, bans clear, workers N, flood on|off, stats, addresses, stop, start, quit"
+        + "bans, bans clear, workers N, random on|off, flood on|off, stats, addresses, stop [PORT], start, quit"
     static let clientHelp =
-        "say TEXT, file PATH, get NAME, flood on|off, auto on|off, connect [ADDRESS:PORT], disconnect, list, stats, quit"
+        "say TEXT, file PATH, get NAME, flood on|off, random on|off, auto on|off, connect [ADDRESS:PORT], disconnect, list, stats, quit"
 
     /// Commands from the standard input, until its end or `quit`. The end of the input ends the typing only.
     func read() {
@@ -65,18 +70,42 @@ final class Console: Sendable {
         case ("bans", 0): say(endpoint.bans.isEmpty ? "nobody is banned" : "\(endpoint.bans)")
         case ("bans", 1) where text == "clear": endpoint.bans = BanList()
         case ("workers", 1): try endpoint.setWorkers(try number(text))
-        case ("flood", 1): switches.flood.locked { $0 = text == "on" }
-        case ("auto", 1): for link in endpoint.links { link.reconnects = text == "on" }
+        case ("flood", 1):
+            let isOn = try isOn(text)
+            switches.flood.locked { $0 = isOn }
+        case ("random", 1):
+            endpoint.randomDisconnect = try isOn(text) ? (.seconds(2), monotonicNanoseconds()) : nil
+        case ("auto", 1):
+            let isOn = try isOn(text)
+            for link in endpoint.links { link.reconnects = isOn }
         case ("connect", 0): for link in endpoint.links { link.connect() }
         case ("connect", 1): try endpoint.connect(to: try address(text))
         case ("disconnect", 0): for link in endpoint.links { link.disconnect() }
         case ("stop", 0): say("\(try endpoint.stop())")
-        case ("start", 0): try endpoint.start()
+        case ("stop", 1): try stopListening(at: text)
+        case ("start", 0):
+            try endpoint.start()
+            try opens()
         case ("quit", 0): isOver.open()
         default:
             throw BadCommand(
                 "unknown command; there are: \(endpoint is Client ? Console.clientHelp : Console.serverHelp)")
         }
+    }
+
+    private func isOn(_ word: String) throws -> Bool {
+        guard word == "on" || word == "off" else { throw BadCommand("\(word) is neither on nor off") }
+        return word == "on"
+    }
+
+    /// Closes one listener; its sessions go on, and so do the other listeners.
+    private func stopListening(at port: String) throws {
+        guard let address = endpoint.addresses.first(where: { "\($0.port)" == port }) else {
+            let all = endpoint.addresses.map { "\($0.port)" }.joined(separator: ", ")
+            throw BadCommand("it does not listen at \(port); it does at \(all.isEmpty ? "none" : all)")
+        }
+        try endpoint.stopListening(at: address)
+        say("\(address) takes no more clients in; those that are in stay")
     }
 
     private func list() {

@@ -51,7 +51,7 @@ final class Talker: EndpointHandler {
 
 /// What both programs choose alike.
 private func choose(_ endpoint: inout EndpointOptions, _ options: Stage.Options) {
-    endpoint.port.driver = options.driver
+    if options.has(.driver) || endpoint.port.driver == nil { endpoint.port.driver = options.driver }
     if let workers = options.workers { endpoint.ioWorkers = workers }
     if let concurrency = options.concurrency { endpoint.concurrency = concurrency }
     endpoint.log = .information
@@ -61,10 +61,12 @@ private func choose(_ endpoint: inout EndpointOptions, _ options: Stage.Options)
 /// `--serve PORT`: keeps the server up, for the chapter's client and, one port further, for lines from `nc`. Commands on standard
 /// input. Until `quit`, Ctrl-C or SIGTERM.
 func serve(_ configuration: Configuration, _ options: Stage.Options, on terminal: Terminal) throws {
+    // Before there are threads: they inherit it.
+    let interrupt = Interrupt()
     let messages = try MessageQueue { line in terminal.print(line) }
     let say: @Sendable (String) -> Void = { messages.say($0) }
     var choices = configuration.server
-    choices.addresses = [options.listenAddress]
+    choices.addresses = [options.listenAddress] + (configuration.listensBeside ? choices.addresses : [])
     choose(&choices.endpoint, options)
     let switches = Console.Switches()
     let page = Guarded<Watching?>(nil)
@@ -74,26 +76,68 @@ func serve(_ configuration: Configuration, _ options: Stage.Options, on terminal
     }
     let server = Server(choices, handler: talker)
     talker.endpoint.locked { $0 = server }
-    let interrupt = Interrupt()
     try server.start()
-    var lines = server.address!
-    lines.port = 0
-    let forPeople = try server.listen(on: lines, codec: Lines())
-    terminal.say("listening on \(server.address!)")
-    terminal.say("for lines (nc): \(forPeople); commands: \(Console.serverHelp)")
-    if let port = options.number(watchOption) {
-        let watching = Watching(server, name: "11-server-and-client on \(server.address!)")
-        page.locked { $0 = watching }
-        let address = try watching.start(on: Address(options.address, port: UInt16(port))!)
-        terminal.say("for browsers: http://\(address)/")
+    let doors = Doors(
+        server, page: options.number(watchOption).map { Address(options.address, port: UInt16($0))! }
+    ) {
+        watching in page.locked { $0 = watching }
     }
-    try run(Console(server, switches, say: say), interrupt, options)
+    try doors.open()
+    let name = try options.value(pidFileOption).map { path throws(SystemError) in try PidFile(path) }
+    defer { name?.remove() }
+    terminal.say(
+        "listening on \(server.addresses.dropLast(doors.count).map(\.description).joined(separator: ", "))")
+    terminal.say("for lines (nc): \(doors.lines); commands: \(Console.serverHelp)")
+    if let address = doors.page { terminal.say("for browsers: http://\(address)/") }
+    try run(Console(server, switches, opens: { try doors.open() }, say: say), interrupt, options)
     talker.endpoint.locked { $0 = nil }
     page.locked { $0 = nil }
     let last = server.isStarted ? try server.stop() : server.statistics
     messages.stop()
     terminal.print(last.description + "\n")
     terminal.claim("everything is back", holds: last.isQuiet)
+}
+
+/// What a server listens at beside its own address: for people who type lines, and for browsers. Opened again after each start,
+/// where it was before. Used by one thread at a time.
+final class Doors: @unchecked Sendable {
+    private let server: Server
+    private let watched: (Watching) -> Void
+    private(set) var lines: Address
+    private(set) var page: Address?
+
+    init(_ server: Server, page: Address?, watched: @escaping (Watching) -> Void) {
+        (self.server, self.page, self.watched) = (server, page, watched)
+        lines = server.address!
+        lines.port = 0
+    }
+
+    var count: Int { page == nil ? 1 : 2 }
+
+    func open() throws {
+        lines = try server.listen(on: lines, codec: Lines())
+        guard let place = page else { return }
+        let watching = Watching(server, name: "11-server-and-client on \(server.address!)")
+        page = try watching.start(on: place)
+        watched(watching)
+    }
+}
+
+/// The file by which other programs know this one: `kill $(cat FILE)`.
+struct PidFile {
+    private let path: String
+    private var words: String { "\(getpid())\n" }
+
+    /// Writes it. To be done when the ports are open: whoever finds it may connect.
+    init(_ path: String) throws(SystemError) {
+        self.path = path
+        try writeFile(path, words)
+    }
+
+    /// Removes it, unless another program has written its own there meanwhile.
+    func remove() {
+        if let present = try? contents(of: path), present == words { unlink(path) }
+    }
 }
 
 /// `client ADDRESS:PORT …`: a client of each server, which comes back; commands on standard input.
@@ -103,6 +147,8 @@ func runClient(
     guard !words.isEmpty else {
         refuse("11-server-and-client: client of what? Name a server: client 127.0.0.1:4711")
     }
+    // Before there are threads: they inherit it.
+    let interrupt = Interrupt()
     let messages = try MessageQueue { line in terminal.print(line) }
     let say: @Sendable (String) -> Void = { messages.say($0) }
     var choices = ClientOptions()
@@ -120,7 +166,6 @@ func runClient(
     choose(&choices.endpoint, options)
     let switches = Console.Switches()
     let client = Client(choices, handler: Talker(.client, switches, say: say))
-    let interrupt = Interrupt()
     try client.start()
     terminal.say("commands: \(Console.clientHelp)")
     try run(Console(client, switches, say: say), interrupt, options)

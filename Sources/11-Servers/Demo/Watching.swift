@@ -40,13 +40,18 @@ final class Watching: Sendable {
         shown.rows = endpoint.sessions.prefix(WatchStatistics.rowLimit).map { row($0.statistics) }
         shown.lines = lines.locked { $0 }
         if let port = endpoint.port {
-            let (running, waiting) = port.workers
-            shown.workers = [.init("running", running), .init("waiting", waiting)]
+            let ((running, waiting), inDriver) = (port.workers, port.workersInDriver)
+            shown.workers = [
+                .init("running", running), .init("in the driver", inDriver),
+                .init("parked", max(0, waiting - inDriver)),
+                .init("blocked", max(0, endpoint.options.ioWorkers - running - waiting)),
+            ]
             shown.groups.append(
                 .init(
                     "Port",
                     [
                         .init("packets waiting", port.queuedPackets),
+                        .init("reads pending", now.pendingReads),
                         .init("accepts pending", now.accepts.pending),
                         .init("sends pending", now.pendingSends), .init("sessions paused", now.paused),
                     ]))

@@ -17,13 +17,17 @@ let configOption = Option(
     "config", "FILE", "take options from lines 'name = value'; '-' prints the present ones")
 let watchOption = Option.number(
     "watch", "PORT", in: 0...65_535, "with --serve: keep a page with the figures up for browsers, there")
+let pidFileOption = Option.output(
+    "pid-file",
+    "with --serve: write the process's number there as soon as it listens, and remove it at the end")
 
 let options = Stage.Options.ofThisProgram(
     Usage(
         "11-server-and-client",
         "one endpoint that listens and connects: who is let in, how long what may take, and how it ends.",
         options: [
-            .serve, .address, configOption, watchOption, folderOption, handlerOption, statsOption, .workers,
+            .serve, .address, configOption, watchOption, pidFileOption, folderOption, handlerOption,
+            statsOption, .workers,
             .concurrency, .clients,
             .driver,
             .plain,

@@ -23,6 +23,7 @@ public class Endpoint: @unchecked Sendable {
     private var list: BanList
     private var last = Statistics()
     private var listening: [Address] = []
+    private var chance: (mean: Duration, seed: UInt64)?
 
     private enum State {
         case idle, starting
@@ -33,6 +34,7 @@ public class Endpoint: @unchecked Sendable {
     /// An endpoint that does nothing yet, and costs nothing.
     public init(_ options: EndpointOptions = EndpointOptions(), handler: any EndpointHandler) {
         (self.options, self.handler, list) = (options, handler, options.bans)
+        chance = options.randomDisconnect
         seen = Guarded(SeenMessages(maximumSenders: options.maximumConnections))
     }
 
@@ -59,7 +61,7 @@ public class Endpoint: @unchecked Sendable {
         let run: Run
         do throws(SystemError) {
             var options = options
-            options.bans = bans
+            (options.bans, options.randomDisconnect) = (bans, randomDisconnect)
             run = try Run(options, handler, seen)
         } catch {
             settle(.idle)
@@ -192,6 +194,18 @@ public class Endpoint: @unchecked Sendable {
         monitor.locked { listening = [] }
     }
 
+    /// Stops to listen at one of its addresses; everything else goes on. Not to be called in a callback.
+    ///
+    /// - Throws: `notStarted`; `failed` with EADDRNOTAVAIL when it does not listen there.
+    public func stopListening(at address: Address) throws(EndpointError) {
+        let run = try running()
+        try run.requireOutside()
+        guard run.hub.stopListening(at: address) else {
+            throw .failed(SystemError(EADDRNOTAVAIL, attempted: "stop to listen at \(address)"))
+        }
+        monitor.locked { listening.removeAll { $0 == address } }
+    }
+
     /// The port of the present run, for those who look at its queue and its workers; nil when it is not running.
     public var port: CompletionPort? { current?.hub.port }
 
@@ -209,6 +223,15 @@ public class Endpoint: @unchecked Sendable {
             guard let run = current else { return }
             run.gate.bans = bans
             run.applyBans()
+        }
+    }
+
+    /// Ends sessions by chance, from the next round of the clock on: see `EndpointOptions.randomDisconnect`.
+    package var randomDisconnect: (mean: Duration, seed: UInt64)? {
+        get { monitor.locked { chance } }
+        set {
+            monitor.locked { chance = newValue }
+            current?.rounds.setChance(newValue)
         }
     }
 
@@ -322,34 +345,4 @@ public class Endpoint: @unchecked Sendable {
 
     /// What has happened since the start; after a stop, until then.
     public var statistics: Statistics { current?.statistics ?? lastStatistics }
-}
-
-/// A connection of the program's own kind, beside the sessions: it has a place, and gives it back.
-private final class Beside<Codec: FrameCodec>: FrameHandler {
-    private let inner: any FrameHandler<Codec>
-    private let run: Run
-    private let address: Address
-
-    init(_ inner: any FrameHandler<Codec>, _ run: Run, _ address: Address) {
-        (self.inner, self.run, self.address) = (inner, run, address)
-    }
-
-    var messageTag: UInt8? { inner.messageTag }
-    func opened(_ connection: FramedConnection<Codec>) { inner.opened(connection) }
-    func received(_ message: RawSpan, on connection: FramedConnection<Codec>) {
-        inner.received(message, on: connection)
-    }
-    func passed(_ bytes: Range<Int>, of chunk: Chunk, on connection: FramedConnection<Codec>) {
-        inner.passed(bytes, of: chunk, on: connection)
-    }
-    func failed(_ connection: FramedConnection<Codec>, _ error: FrameError) {
-        inner.failed(connection, error)
-    }
-    func ended(_ connection: FramedConnection<Codec>) { inner.ended(connection) }
-    func sent(_ token: Int, on connection: FramedConnection<Codec>) { inner.sent(token, on: connection) }
-    func tick(_ now: UInt64, on connection: FramedConnection<Codec>) { inner.tick(now, on: connection) }
-    func closed(_ connection: FramedConnection<Codec>, _ reason: CloseReason) {
-        run.gate.leave(address, .closed(reason))
-        inner.closed(connection, reason)
-    }
 }

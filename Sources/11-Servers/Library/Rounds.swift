@@ -13,7 +13,6 @@ final class Rounds: @unchecked Sendable {
     private let timer: Guarded<PoolTimer?>
     private let state: Guarded<State>
     private let unanswered: Duration?
-    private let randomDisconnect: (mean: Duration, seed: UInt64)?
 
     private struct State {
         var isSet = false, isLooking = false
@@ -21,7 +20,8 @@ final class Rounds: @unchecked Sendable {
         var last: UInt64 = 0
         var peers: UnansweredPeers?
         var peersAt: UInt64 = 0
-        var random: UInt64
+        /// The mean time until a connection is ended by chance, and what chance has come to.
+        var chance: (mean: Duration, seed: UInt64)?
     }
 
     init(_ options: EndpointOptions, _ hub: StreamHub, _ files: FileService?, _ pool: ThreadPool) {
@@ -29,11 +29,10 @@ final class Rounds: @unchecked Sendable {
         let limits = [options.limits.round, files?.round].compactMap { $0 }
         period = limits.min()!
         unanswered = options.keepAlive?.unanswered
-        randomDisconnect = options.randomDisconnect
         state = Guarded(
             State(
                 rounds: JudgingRounds(every: period), peers: unanswered.map { UnansweredPeers(limit: $0) },
-                random: options.randomDisconnect?.seed ?? 0))
+                chance: options.randomDisconnect))
         timer = Guarded(nil)
         timer.locked { $0 = PoolTimer(pool) { [weak self] _ in self?.look() } }
     }
@@ -90,13 +89,16 @@ final class Rounds: @unchecked Sendable {
         state.locked { $0.peers = peers }
     }
 
+    func setChance(_ chance: (mean: Duration, seed: UInt64)?) { state.locked { $0.chance = chance } }
+
     private func leaveSomeToChance() {
-        guard let (mean, _) = randomDisconnect else { return }
+        guard let mean = state.locked({ $0.chance?.mean }) else { return }
         let share = min(1, period / mean)
         for connection in hub.connections {
             let bits = state.locked { state in
-                state.random = state.random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-                return state.random >> 11
+                let next = (state.chance?.seed ?? 0) &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                state.chance?.seed = next
+                return next >> 11
             }
             guard Double(bits) / Double(1 << 53) < share else { continue }
             connection.disconnect(bits & 1 == 0 ? .abortive : .graceful(within: .seconds(1)))

@@ -13,7 +13,7 @@ extension Run {
         (now.refused, now.ends) = (accounts.refused, accounts.ends)
         let streams = hub.counters
         (now.bytesIn, now.bytesOut) = (streams.traffic.bytesReceived, streams.traffic.bytesSent)
-        now.chunks = streams.chunks
+        (now.chunks, now.pendingReads) = (streams.chunks, streams.traffic.pendingReads)
         for listener in hub.listening { now.accepts.add(listener.accepts) }
         now.messagesIn = ledger.messages
         let sessions = registry.snapshot()

@@ -27,6 +27,8 @@ public struct Statistics: Sendable, Equatable {
     public var messagesIn = 0, messagesOut = 0, bytesIn = 0, bytesOut = 0
     /// Messages that came and went in a second, since the last look that is a second old.
     public var messagesPerSecond = 0.0
+    /// Reads that wait for bytes.
+    public var pendingReads = 0
     /// Sends under way, and the most of one session; sessions that are not read from for it, and how often that happened.
     public var pendingSends = 0, peakPendingSends = 0, paused = 0, pauses = 0
     /// The accepts of all listeners.
@@ -51,7 +53,7 @@ public struct Statistics: Sendable, Equatable {
 
     /// Whether nothing is left: no connection, no send, no buffer, no page, no job, no file.
     public var isQuiet: Bool {
-        connections == 0 && pendingSends == 0 && paused == 0 && filesUnderWay == 0
+        connections == 0 && pendingReads == 0 && pendingSends == 0 && paused == 0 && filesUnderWay == 0
             && (chunks?.inUse ?? 0) == 0
             && (pages?.locked ?? 0) == 0 && (jobs.map { $0.waiting + $0.running + $0.workers } ?? 0) == 0
             && ends.values.reduce(0, +) == accepted + connected
@@ -72,7 +74,7 @@ extension Statistics: CustomStringConvertible {
             messages: \(messagesIn) in, \(messagesOut) out, \(Int(messagesPerSecond)) a second; bytes: \(bytesIn) in, \
             \(bytesOut) out
             sends: \(pendingSends) under way (most of one \(peakPendingSends)), \(paused) paused now, \(pauses) pauses
-            accepts: \(accepts.pending) pending, \(accepts.held) with a silent client
+            reads: \(pendingReads) pending; accepts: \(accepts.pending) pending, \(accepts.held) with a silent client
             \(jobs?.description ?? "jobs: none")
             chunks: \(chunks?.inUse ?? 0) in use, \(chunks?.free ?? 0) free, \(chunks?.made ?? 0) made; \
             pages: \(pages?.locked ?? 0) locked (most \(pages?.peak ?? 0)), \(mode)

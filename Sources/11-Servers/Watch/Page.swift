@@ -132,11 +132,18 @@ extension StatusPage {
           at("more").textContent = now.connections === 0 ? "none" : hidden > 0 ? "and " + hidden + " more" : "";
           at("lines").textContent = now.lines.join("\n") || "none";
         }
-        const events = new EventSource("events");
         const state = (word, live) => { at("state").textContent = word; at("state").className = live ? "live" : ""; };
-        events.onopen = () => state("live", true);
-        events.onerror = () => state("the server does not answer; trying again", false);
-        events.onmessage = event => show(JSON.parse(event.data));
+        const listen = () => {
+          const events = new EventSource("events");
+          events.onopen = () => state("live", true);
+          events.onmessage = event => show(JSON.parse(event.data));
+          events.onerror = () => {
+            state("the server does not answer; trying again", false);
+            // Some browsers give up when nobody listens.
+            if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
+          };
+        };
+        listen();
         </script>
         </body>
         </html>

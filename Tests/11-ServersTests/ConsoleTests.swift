@@ -1,0 +1,161 @@
+import Contexts
+import Framing
+import Glibc
+import Kernel
+import Servers
+import ServersPitfalls
+import Stage
+import Testing
+
+@testable import ServersDemo
+
+/// What is typed, and what the program does from its first line to its last.
+@Suite("Chapter 11: console and program", .serialized)
+struct ConsoleTests {
+    private func said(_ console: Console, _ words: String, _ lines: Guarded<[String]>) throws -> [String] {
+        lines.locked { $0 = [] }
+        try console.perform(words.split(separator: " ").map(String.init))
+        return lines.locked { $0 }
+    }
+
+    private func refusal(_ console: Console, _ words: String) -> String? {
+        do {
+            try console.perform(words.split(separator: " ").map(String.init))
+            return nil
+        } catch { return "\(error)" }
+    }
+
+    @Test(
+        "stop PORT closes one listener; the others and those who are in go on",
+        arguments: DriverKind.permitted)
+    func stopOne(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try startServer(driver)
+            let lines = try server.listen(on: .loopback(), codec: Lines())
+            let person = try Socket.connected(to: lines)
+            #expect(person.isAnswered("hello\n"))
+            let output = Guarded<[String]>([])
+            let console = Console(server, .init()) { line in output.locked { $0.append(line) } }
+            let told = try said(console, "stop \(lines.port)", output)
+            #expect(told == ["\(lines) takes no more clients in; those that are in stay"])
+            #expect(server.addresses == [server.address!])
+            #expect((try? Socket.connected(to: lines)) == nil)
+            #expect(person.isAnswered("still here\n"))
+            #expect(try PlainClient(to: server.address!).isEchoed())
+            #expect(
+                refusal(console, "stop \(lines.port)")
+                    == "it does not listen at \(lines.port); it does at \(server.address!.port)")
+            #expect(throws: EndpointError.self) { try server.stopListening(at: lines) }
+            // The port is free again.
+            #expect(try server.listen(on: lines, codec: Lines()) == lines)
+            #expect(try server.stop(within: .zero).isQuiet)
+        }
+    }
+
+    @Test(
+        "random on ends sessions by chance until random off, in a server that is started again too",
+        arguments: DriverKind.permitted)
+    func random(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try startServer(driver) { $0.endpoint.limits.idle = .milliseconds(100_000) }
+            let console = Console(server, .init()) { _ in }
+            #expect(refusal(console, "random perhaps") == "perhaps is neither on nor off")
+            for _ in 0..<2 {
+                let client = try PlainClient(to: server.address!)
+                #expect(client.isEchoed())
+                try console.perform(["random", "on"])
+                // Soon, so that the test does not wait for two seconds on average.
+                server.randomDisconnect = (.milliseconds(1), 1)
+                #expect(client.socket.isEnded())
+                try server.stop()
+                #expect(server.randomDisconnect != nil)
+                try server.start()
+            }
+            let another = try PlainClient(to: server.address!)
+            #expect(another.socket.isEnded())
+            try console.perform(["random", "off"])
+            #expect(server.randomDisconnect == nil)
+            let last = try PlainClient(to: server.address!)
+            #expect(last.isEchoed() && !last.socket.isEnded(within: .milliseconds(700)))
+            try server.stop(within: .zero)
+        }
+    }
+
+    @Test("lines and the page are there again after stop and start", arguments: DriverKind.permitted)
+    func doors(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try startServer(driver)
+            let watched = Counter()
+            let doors = Doors(server, page: .loopback()) { _ in watched.add() }
+            try doors.open()
+            let output = Guarded<[String]>([])
+            let console = Console(server, .init(), opens: { try doors.open() }) { line in
+                output.locked { $0.append(line) }
+            }
+            let (lines, page) = (doors.lines, try #require(doors.page))
+            for turn in 1...2 {
+                let person = try Socket.connected(to: lines)
+                #expect(person.isAnswered("hello\n"))
+                let browser = try Socket.connected(to: page)
+                try browser.say("GET /statistics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                #expect(try browser.hear(15) == "HTTP/1.1 200 OK")
+                let rest = try browser.hear(2_000, within: .milliseconds(300))
+                for figure in ["\"in the driver\":", "\"parked\":", "\"blocked\":", "\"reads pending\":"] {
+                    #expect(rest.contains(figure), "\(figure)")
+                }
+                #expect(watched.value == turn)
+                // Otherwise the stop would wait for them.
+                try person.abort()
+                try browser.abort()
+                if turn == 1 {
+                    _ = try said(console, "stop", output)
+                    _ = try said(console, "start", output)
+                    #expect(doors.lines == lines && doors.page == page)
+                }
+            }
+            try server.stop(within: .zero)
+        }
+    }
+
+    @Test(
+        "the program writes its number when it listens, and removes it at the end, unless another has written its own"
+    )
+    func pidFile() async throws {
+        try await onAThread {
+            let program = try #require(Child.product("11-server-and-client"))
+            let path = "/tmp/server-\(getpid()).pid"
+            defer { unlink(path) }
+            for isTaken in [false, true] {
+                let child = try Child(program, ["--plain", "--serve", "0", "--pid-file", path])
+                let line = child.line(startingWith: "listening on ", within: .seconds(20))
+                let address = line.flatMap { Address(written: $0.dropFirst("listening on ".count)) }
+                let client = try PlainClient(to: #require(address))
+                #expect(client.isEchoed())
+                try client.socket.abort()
+                let number = Int32(((try? contents(of: path)) ?? "").split(separator: "\n").first ?? "")
+                #expect(number != nil && kill(number!, 0) == 0)
+                if isTaken { try writeFile(path, "1\n") }
+                child.send(signal: SIGTERM)
+                #expect(child.wait(within: .seconds(20)).status == 0)
+                #expect((access(path, F_OK) == 0) == isTaken)
+            }
+        }
+    }
+
+    // I11.6
+    @Test("a limit that ends a session is one line of the log", arguments: DriverKind.permitted)
+    func oneLine(driver: DriverKind) async throws {
+        try await onAThread {
+            let program = Program.echo()
+            let server = try startServer(driver, program) {
+                $0.endpoint.limits.handshake = .milliseconds(50)
+                $0.endpoint.log = .information
+            }
+            let silent = try PlainClient(to: server.address!)
+            #expect(silent.socket.isEnded())
+            #expect(try server.stop().isQuiet)
+            let lines = program.lines.locked { $0 }
+            #expect(lines.count { $0.contains("timed out (handshake)") } == 1, "\(lines)")
+        }
+    }
+}
