@@ -60,19 +60,31 @@ public enum ConnectWithoutReconnect {
                 }(), handler: program)
             try again.start()
             let isBack = eventually { heard.locked { $0 } == ["said while apart"] }
-            var pauses = Pauses(policy)
             let planned = delays.locked { $0 }
-            let isPlanned = planned == planned.map { _ in pauses.next()! }
+            let isPlanned = isPlanned(planned, policy)
             let reconnects = client.statistics.reconnects
             let last = try client.stop()
             try again.stop()
             return Observation(
-                happened: !isBack || !isPlanned || reconnects != 1 || !last.isQuiet,
+                happened: !isBack || !isPlanned || reconnects == 0 || !last.isQuiet,
                 lines: [
                     "pauses: \(planned.map { "\(Int($0 / .milliseconds(1))) ms" }.joined(separator: ", ")); as planned: \(isPlanned)",
                     "back, and what was said while apart arrives once: \(isBack)",
                 ])
         })
+}
+
+/// Whether pauses are those of a policy. An attempt may still find the server that is about to stop: then a connection stood for a
+/// moment, and the next pause is a first one again.
+private func isPlanned(_ pauses: [Duration], _ policy: Reconnection) -> Bool {
+    var plan = Pauses(policy)
+    return pauses.allSatisfy { pause in
+        var afresh = plan
+        afresh.begin()
+        if plan.next() == pause { return true }
+        plan = afresh
+        return plan.next() == pause
+    }
 }
 
 /// The pause before the next attempt is slept through.
