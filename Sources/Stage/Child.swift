@@ -119,6 +119,15 @@ public final class Child {
         }
     }
 
+    /// What a descriptor of the child leads to, as the system names it: `/dev/null`, `socket:[…]`. Nil when it is closed.
+    public func target(of descriptor: Int32) -> String? {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { buffer in
+            let count = readlink("/proc/\(process)/fd/\(descriptor)", buffer.baseAddress!, buffer.count)
+            guard count >= 0 else { return nil }
+            return String(decoding: buffer[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self)
+        }
+    }
+
     /// Sends the child a signal, such as `SIGTERM`, unless it has ended.
     public func send(signal: Int32) {
         if status == nil { kill(process, signal) }
