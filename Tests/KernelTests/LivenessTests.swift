@@ -201,8 +201,9 @@ extension Driver {
                     kinds.append(driver.kind)
                     drivers.append(driver)
                 }
-                #expect(kinds.last == .epoll)
-                #expect(kinds.drop { $0 == .ioUring }.allSatisfy { $0 == .epoll })
+                // The memory of a ring that could not be made whole is the user's again a moment later: so one may follow
+                // that fits, after one that did not.
+                #expect(kinds.contains(.epoll) && kinds.count { $0 == .ioUring } < 8, "\(kinds)")
             }
         }
     }
