@@ -160,7 +160,7 @@ static inline void ck_tsan_release(void *address) {
 // A task that is resumed before it has suspended goes on at once, and may use its continuation's memory again. What orders it
 // behind the thread that resumed it is an atomic inside of Swift's runtime, which the sanitizer does not see. Only the accesses
 // that the compiler itself makes in the two functions are meant, none of what they call.
-__attribute__((weak, disable_sanitizer_instrumentation)) const char *__tsan_default_suppressions(void) {
+__attribute__((disable_sanitizer_instrumentation)) const char *__tsan_default_suppressions(void) {
     return "race_top:ss22withUnsafeContinuation9isolation\nrace_top:sScc6resume9returning\n";
 }
 

@@ -38,7 +38,7 @@ struct Stop: Sendable {
         Stop(
             number: "07", title: "Locked memory", product: "07-locked-memory",
             sight: "thousands of idle clients in four modes: the pages they lock, and who is still heard",
-            arguments: ["--clients", "6000"]),
+            arguments: ["--clients", "4000"]),
         Stop(
             number: "08", title: "File transfer", product: "08-file-transfer",
             sight: "a message in the middle of a file; then files over one connection, each of them whole"),

@@ -486,7 +486,10 @@ public enum PortAlreadyInUse {
         for room in 0..<64 {
             // What looks at descriptors takes one itself; so it looks before and after.
             let before = (threads: Resources.threads, descriptors: Resources.openDescriptors)
-            var few = rlimit(rlim_cur: UInt(before.descriptors + room), rlim_max: usual.rlim_max)
+            // The limit is for numbers. All below the lowest free one are taken, whatever is free above it.
+            let lowest = dup(STDIN_FILENO)
+            close(lowest)
+            var few = rlimit(rlim_cur: UInt(max(0, Int(lowest) + room)), rlim_max: usual.rlim_max)
             setrlimit(resource, &few)
             var code: Int32 = 0
             do throws(EndpointError) { try server.start() } catch {
