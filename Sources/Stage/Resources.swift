@@ -4,6 +4,10 @@ import Kernel
 
 /// What this process uses: descriptors, threads, memory, processor time.
 public enum Resources {
+    /// Whether this process may become a user without rights: it is root's, with CAP_SETGID and CAP_SETUID.
+    public static let canBecomeAnotherUser =
+        getuid() == 0 && [6, 7].allSatisfy { ck_prctl(PR_CAPBSET_READ, $0) == 1 }
+
     /// Descriptors that a program wants besides those of its clients: files, pipes, pollers, rings.
     public static let spareDescriptors = 256
 

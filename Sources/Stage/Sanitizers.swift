@@ -1,4 +1,4 @@
 import CKernel
 
-/// Links what ThreadSanitizer is not to report into whatever uses this module; why, stands there.
+/// Links the list of what ThreadSanitizer is not to report into whatever uses this module. `CKernel.h` says why there is one.
 let threadSanitizerSuppressions = __tsan_default_suppressions

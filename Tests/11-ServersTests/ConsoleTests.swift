@@ -41,7 +41,13 @@ struct ConsoleTests {
             #expect(server.addresses == [server.address!])
             #expect((try? Socket.connected(to: lines)) == nil)
             #expect(person.isAnswered("still here\n"))
-            #expect(try PlainClient(to: server.address!).isEchoed())
+            let other = try PlainClient(to: server.address!)
+            #expect(other.isEchoed())
+            // Both are waited for, with as many reads each as the options say.
+            let reads = 2 * server.options.pendingReads
+            #expect(eventually { server.statistics.pendingReads == reads })
+            try other.socket.abort()
+            #expect(eventually { server.statistics.pendingReads == reads / 2 })
             #expect(
                 refusal(console, "stop \(lines.port)")
                     == "it does not listen at \(lines.port); it does at \(server.address!.port)")

@@ -32,6 +32,27 @@ struct Chapter11ServersSessions {
         }
     }
 
+    // I11.4
+    @Test("a session that is ended while it is paused is paused no longer", arguments: DriverKind.permitted)
+    func endedWhilePaused(driver: DriverKind) async throws {
+        try await onAThread {
+            let program = Program()
+            program.onConnected = { try? $0.socket?.setBufferSizes(send: 65_536) }
+            program.onReceived = { message, session in try? session.send(message.span.bytes) }
+            let server = try startServer(driver, program)
+            let client = try PlainClient(to: server.address!)
+            try client.socket.setBufferSizes(receive: 65_536)
+            let frames = (0..<1_000).flatMap { _ in PlainClient.frame([UInt8](repeating: 7, count: 2_000)) }
+            let writer = startThread("writer") { try? client.socket.say(frames, within: .seconds(20)) }
+            #expect(eventually { server.statistics.paused == 1 })
+            // What is on its way comes back after this, and the handler does not hear of it any more.
+            try #require(server.sessions.first).disconnect(.abortive)
+            #expect(eventually { server.connectionCount == 0 && server.statistics.paused == 0 })
+            writer.join()
+            #expect(try server.stop().isQuiet)
+        }
+    }
+
     @Test(
         "over IPv6, and on a listener for both families, where IPv4 stays IPv4",
         arguments: DriverKind.permitted)

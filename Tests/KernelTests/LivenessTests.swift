@@ -176,9 +176,7 @@ extension Driver {
         let version = release.split { !$0.isNumber }.prefix(2).compactMap { Int($0) }
         guard version.count == 2, DriverKind.permitted.contains(.ioUring) else { return false }
         let number = version[0] * 1_000 + version[1]
-        // CAP_SETGID and CAP_SETUID.
-        let hasRights = getuid() == 0 && [6, 7].allSatisfy { ck_prctl(PR_CAPBSET_READ, $0) == 1 }
-        return (number < 5_012 || number >= 6_014) && hasRights
+        return (number < 5_012 || number >= 6_014) && Resources.canBecomeAnotherUser
     }()
 
     @Test(

@@ -68,11 +68,13 @@ public final class AcceptPool: @unchecked Sendable {
         rounds = JudgingRounds(every: options.lookInterval)
     }
 
-    /// Posts the first accepts, and starts to look after them.
+    /// Posts the first accepts, and looks after them.
+    ///
+    /// - Throws: EAGAIN when the system gives no thread for that; then none is posted.
     public func start() throws(SystemError) {
         monitor.locked { nextLook = .after(options.lookInterval) }
-        grow(to: options.initial)
         keeper = try Kernel.Thread("accept keeper") { self.keep() }
+        grow(to: options.initial)
     }
 
     /// What has happened so far, and what is pending now.

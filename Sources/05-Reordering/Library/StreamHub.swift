@@ -60,10 +60,8 @@ public final class StreamHub: @unchecked Sendable {
             maximumInUse: isBeyond ? .max : all + Parting.maximum * options.pendingReads
         ) { Chunk(capacity: capacity) }
         workers = try WorkerGroup(
-            options.workers, on: port, batch: options.batch, named: options.workerName
-        ) { packet, error in
-            PacketOwner.handle(packet, error)
-        }
+            options.workers, on: port, batch: options.batch, named: options.workerName,
+            handler: PacketOwner.handle)
     }
 
     /// The interface that carries the operations out.
@@ -88,7 +86,8 @@ public final class StreamHub: @unchecked Sendable {
     ///   - lost: Called for a client that was let in and could not be taken in: what `admit` has done for it is to be undone.
     ///   - handler: Makes the handler of a client that is let in.
     /// - Returns: The address, with the port that was free.
-    /// - Throws: EADDRINUSE when the address is taken, EBADF after `stop`.
+    /// - Throws: EADDRINUSE when the address is taken, EBADF after `stop`, EAGAIN when the system gives no thread; then it does
+    ///   not listen.
     @discardableResult
     public func listen(
         on address: Address = .loopback(), backlog: Int = 4096,
@@ -104,12 +103,15 @@ public final class StreamHub: @unchecked Sendable {
             arrived(arrival, admit(arrival.remote, arrival.local), lost, handler)
         }
         let listener = StreamListener(pool, socket)
+        try port.associate(socket, key: listener.key)
         try lock.locked { () throws(SystemError) in
             if isStopping { throw SystemError.closed("listen") }
             listeners.append(listener)
         }
-        try port.associate(socket, key: listener.key)
-        try pool.start()
+        do throws(SystemError) { try pool.start() } catch {
+            stopListening(at: actual)
+            throw error
+        }
         return actual
     }
 
@@ -145,8 +147,7 @@ public final class StreamHub: @unchecked Sendable {
 
     /// Stops to listen. Connections go on. Not to be called by a handler.
     public func stopListening() {
-        let last = lock.locked { exchange(&listeners, with: []) }
-        for listener in last { listener.pool.stop() }
+        for listener in lock.locked({ exchange(&listeners, with: []) }) { listener.pool.stop() }
     }
 
     /// Stops to listen at one address. Everything else goes on. Not to be called by a handler.

@@ -1,7 +1,7 @@
+import Contexts
 import Framing
 import Kernel
 import Reordering
-import Contexts
 
 /// A connection of the program's own kind, beside the sessions: it has a place, and gives it back.
 final class Beside<Codec: FrameCodec>: FrameHandler {

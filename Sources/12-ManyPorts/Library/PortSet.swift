@@ -44,10 +44,8 @@ public final class PortSet: Sendable {
             for number in 1..<options.ports {
                 let port = try CompletionPort(concurrency: options.workersEach, options: streams.port)
                 let group = try WorkerGroup(
-                    options.workersEach, on: port, batch: streams.batch, named: "port \(number) worker"
-                ) { packet, error in
-                    PacketOwner.handle(packet, error)
-                }
+                    options.workersEach, on: port, batch: streams.batch, named: "port \(number) worker",
+                    handler: PacketOwner.handle)
                 ports.append(port)
                 groups.append(group)
             }
