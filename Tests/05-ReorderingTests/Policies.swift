@@ -124,7 +124,7 @@ struct Chapter05ReorderingPolicies {
         arguments: DriverKind.permitted)
     func zeroByte(driver: DriverKind) async throws {
         try await onAThread {
-            for (workers, reads, size) in [(1, 1, 64), (2, 3, 20_000)] {
+            for (workers, reads, size) in [(1, 1, 64), (2, 3, 5_000)] {
                 let policy = TestReceives(.zeroByte, size: 512)
                 let hub = try makeHub(driver, reads: reads, workers: workers, capacity: 4_096) {
                     $0.receives = policy
@@ -133,7 +133,7 @@ struct Chapter05ReorderingPolicies {
                 let idle = try (0..<20).map { _ in try Socket.connected(to: address) }
                 #expect(eventually { hub.connectionCount == 20 && hub.counters.chunks.inUse == 0 })
                 let report = try ClientLoad(
-                    to: address, connections: 8, messageSize: size, duration: .seconds(20), roundTripsEach: 20
+                    to: address, connections: 8, messageSize: size, duration: .seconds(30), roundTripsEach: 20
                 ).run()
                 #expect(report.roundTrips == 160)
                 // Who has been idle is read from.
