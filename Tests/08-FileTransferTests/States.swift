@@ -6,12 +6,17 @@ import Testing
 struct Chapter08FileTransferStates {
     private static let limits = TransferLimits(answer: .nanoseconds(100), stall: .nanoseconds(1_000))
 
-    private func sending(_ size: UInt64, piece: Int = 10) -> SendingState {
-        SendingState(size: size, pieceLimit: piece, limits: Self.limits, now: 0)
+    private func sending(_ size: UInt64, piece: Int = 10) -> TransferState {
+        TransferState(size: size, pieceLimit: piece, limits: Self.limits, now: 0)
     }
 
-    private func receiving(_ size: UInt64) -> ReceivingState {
-        ReceivingState(size: size, limits: Self.limits, now: 0)
+    /// The file has been made, and its sender hears that this side agrees.
+    private func receiving(
+        _ size: UInt64, _ limits: TransferLimits = limits, now: UInt64 = 0
+    ) -> TransferState {
+        var state = TransferState(size: size, limits: limits, now: now)
+        #expect(state.agreed(now: now) == .wait)
+        return state
     }
 
     // I8.3
@@ -27,7 +32,7 @@ struct Chapter08FileTransferStates {
         #expect(state.pieceSent(now: 4) == .piece(offset: 20, count: 5))
         state.pieceBegun(5)
         #expect(state.pieceSent(now: 5) == .complete)
-        #expect(state.verified() == .finished)
+        #expect(state.verified() == .whole)
         #expect(state.phase == .over)
     }
 
@@ -99,6 +104,12 @@ struct Chapter08FileTransferStates {
         var silent = sending(0)
         _ = silent.agreed(now: 50)
         #expect(silent.tick(now: 1_050) == .failed(.noAnswer, tells: true))
+        // A receiver that makes a file waits for its own disk, and no limit is for that.
+        var making = TransferState(size: 5, limits: Self.limits, now: 0)
+        #expect(making.tick(now: .max - 1) == .wait)
+        #expect(making.agreed(now: 5_000) == .wait)
+        #expect(making.tick(now: 5_999) == .wait)
+        #expect(making.tick(now: 6_000) == .failed(.stalled, tells: true))
         var file = receiving(20)
         _ = file.piece(offset: 0, count: 20)
         _ = file.bytes(5, now: 1_000)
@@ -149,7 +160,7 @@ struct Chapter08FileTransferStates {
         let limits = TransferLimits(
             answer: .seconds(1), stall: .seconds(10), slowest: 100, after: .seconds(2))
         let second: UInt64 = 1_000_000_000
-        var file = ReceivingState(size: 10_000, limits: limits, now: second)
+        var file = receiving(10_000, limits, now: second)
         _ = file.piece(offset: 0, count: 10_000)
         _ = file.bytes(200, now: second)
         _ = file.wrote(200, now: second) { 0 }
@@ -157,22 +168,22 @@ struct Chapter08FileTransferStates {
         #expect(file.tick(now: 3 * second) == .wait)
         #expect(file.tick(now: 3 * second + 1) == .failed(.tooSlow, tells: true))
         // A byte now and then puts a stall off, and nothing else.
-        var trickle = ReceivingState(size: 10_000, limits: limits, now: 0)
+        var trickle = receiving(10_000, limits, now: 0)
         _ = trickle.piece(offset: 0, count: 10_000)
         _ = trickle.bytes(1, now: 1)
         _ = trickle.wrote(1, now: 1) { 0 }
         #expect(trickle.tick(now: 2 * second - 1) == .wait)
         #expect(trickle.tick(now: 2 * second) == .failed(.tooSlow, tells: true))
         // As long as something waits for this side's disk, it is not the sender who is slow.
-        var disk = ReceivingState(size: 10_000, limits: limits, now: 0)
+        var disk = receiving(10_000, limits, now: 0)
         _ = disk.piece(offset: 0, count: 10_000)
         _ = disk.bytes(5, now: 1)
         #expect(disk.tick(now: 3 * second) == .wait)
         _ = disk.wrote(5, now: 3 * second) { 0 }
         #expect(disk.tick(now: 3 * second) == .failed(.tooSlow, tells: true))
         // The sender counts what the other side's system has taken, also of a piece that is not through.
-        func started() -> SendingState {
-            var state = SendingState(size: 10_000, pieceLimit: 10_000, limits: limits, now: 0)
+        func started() -> TransferState {
+            var state = TransferState(size: 10_000, pieceLimit: 10_000, limits: limits, now: 0)
             state.acknowledged(70, now: 0)
             _ = state.agreed(now: 0)
             _ = state.summedUp(10_000, now: 0)
@@ -188,12 +199,10 @@ struct Chapter08FileTransferStates {
         // Its piece would take as long: nothing can be said until then.
         #expect(slow.isStuck(now: 2 * second))
         // A clock that has looked before the transfer began.
-        var early = ReceivingState(
-            size: 10, limits: TransferLimits(slowest: 1, after: .nanoseconds(1)), now: 5)
+        var early = receiving(10, TransferLimits(slowest: 1, after: .nanoseconds(1)), now: 5)
         #expect(early.tick(now: 4) == .wait)
         // No rate at all is no limit.
-        var any = ReceivingState(
-            size: 10, limits: TransferLimits(slowest: 0, after: .zero), now: 0)
+        var any = receiving(10, TransferLimits(slowest: 0, after: .zero))
         #expect(any.tick(now: 1) == .wait)
     }
 
@@ -228,7 +237,7 @@ struct Chapter08FileTransferStates {
         #expect(file.bytes(8, now: 1) == 12)
         #expect(file.wrote(12, now: 2) { 7 } == .wait)
         #expect(file.completed(sum: 7, now: 1) { 7 } == .wait)
-        #expect(file.wrote(8, now: 3) { 7 } == .keep)
+        #expect(file.wrote(8, now: 3) { 7 } == .whole)
         #expect(file.tick(now: .max) == .wait)
     }
 
@@ -252,7 +261,7 @@ struct Chapter08FileTransferStates {
             for _ in 0..<60 {
                 now += UInt64.random(in: 0...30, using: &generator)
                 let flying = state.inFlight
-                let step: SendingState.Step =
+                let step: TransferState.Step =
                     switch Int.random(in: 0...9, using: &generator) {
                     case 0 where state.phase == .announced: state.agreed(now: now)
                     case 1...5 where flying > 0: state.pieceSent(now: now)
@@ -269,7 +278,7 @@ struct Chapter08FileTransferStates {
                     state.pieceBegun(count)
                     next += UInt64(count)
                 case .complete: #expect(next == size && state.inFlight == 0 && ends == 0)
-                case .finished, .failed: ends += 1
+                case .whole, .failed: ends += 1
                 case .wait: break
                 }
             }

@@ -14,13 +14,13 @@ enum FileAction {
     /// Open the file that is sent next.
     case open(FileRequest)
     /// Close the one that was sent.
-    case release
+    case release(OutgoingFile)
     /// Make the file that is to come.
-    case make(Arrival)
+    case make(FileRequest, size: UInt64)
     /// Give it its name.
-    case keep
+    case keep(IncomingFile)
     /// Throw it away.
-    case discard
+    case discard(IncomingFile)
     /// Tell how far one is.
     case progress(TransferObserver, TransferProgress)
     /// Tell how one has ended.

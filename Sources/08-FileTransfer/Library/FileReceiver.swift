@@ -1,88 +1,35 @@
-/// A file that this side has asked for.
-struct Question: Sendable {
-    let id: UInt32
-    let name: SafeName
-    let folder: String
-    let observer: TransferObserver
-}
-
-/// A file that has been announced, and is to be made.
-struct Arrival: Sendable {
-    let id: UInt32
-    let name: SafeName
-    let size: UInt64
-    let folder: String
-    /// Nil when this side has not asked for it.
-    let observer: TransferObserver?
-    fileprivate let question: UInt32
-}
-
-/// The receiving half of a connection: the questions, and the file that is arriving. A value, as the other half. (I8.3)
-struct FileReceiver {
-    private let folder: String?
-    private let takesUnasked: Bool
-    private let maximumQuestions: Int
-    private let limits: TransferLimits
-    private var questions: [Question] = []
-    /// The first of them has been asked; until then an answer is waited for.
-    private var deadline: UInt64?
-    /// A file is being made, and since then it has been called off.
-    private var making: (arrival: Arrival, isCalledOff: Bool)?
-    private var current: Current?
-    private var isConnected = false
+/// The receiving half of a connection: the questions, and the file that is arriving.
+struct FileReceiver: FileHalf {
+    let service: FileService
+    var waiting: [FileRequest] = []
+    var current: FileUnderWay<IncomingFile>?
+    var isConnected = false
+    /// The question that has been asked, as long as it is the first of those that wait, and until when an answer may come.
+    private var asked: (id: UInt32, deadline: UInt64) = (0, 0)
     /// The present moment: set before each step.
     var now: UInt64 = 0
 
-    private struct Current {
-        let arrival: Arrival
-        let observer: TransferObserver
-        var state: ReceivingState
-        var meter: TransferMeter
-        var name: String { arrival.name.description }
-    }
-
-    init(_ options: TransferOptions) {
-        folder = options.folder
-        takesUnasked = options.takesUnasked
-        maximumQuestions = options.maximumWaitingFiles
-        limits = options.limits
-    }
+    init(_ service: FileService) { self.service = service }
 
     /// A file is being made, or is on its way.
-    var isBusy: Bool { making != nil || current != nil }
+    var isBusy: Bool { current != nil }
 
     /// All of a file is here, and it is not yet told that it is.
-    var isKeeping: Bool { current.map { $0.state.phase != .receiving } ?? false }
+    var isKeeping: Bool { current.map { $0.state.phase == .completed || $0.state.phase == .over } ?? false }
 
     // MARK: Questions
 
-    /// Puts a question behind the others; nil when there are too many.
-    mutating func ask(_ question: Question) -> [FileAction]? {
-        if questions.count >= maximumQuestions { return nil }
-        questions.append(question)
-        return askNext()
-    }
-
-    /// The connection stands.
-    mutating func connected() -> [FileAction] {
-        isConnected = true
-        return askNext()
-    }
-
     /// One at a time, and when nothing is arriving: so the time that an answer may take is not taken by other files.
-    private mutating func askNext() -> [FileAction] {
-        guard isConnected, deadline == nil, making == nil, current == nil, let next = questions.first else {
-            return []
-        }
-        deadline = now + limits.answer
+    mutating func start() -> [FileAction] {
+        guard isConnected, current == nil, let next = waiting.first, next.id != asked.id else { return [] }
+        asked = (next.id, now + service.options.limits.answer)
         return [.say(TransferMessage(.ask, next.id, text: next.name.description.utf8))]
     }
 
     /// Takes the question of that number back, if it is the one that has been asked.
-    private mutating func take(_ number: UInt32) -> Question? {
-        guard deadline != nil, questions.first?.id == number else { return nil }
-        deadline = nil
-        return questions.removeFirst()
+    private mutating func take(_ number: UInt32) -> FileRequest? {
+        guard number == asked.id, number == waiting.first?.id else { return nil }
+        return waiting.removeFirst()
     }
 
     /// The file of that question will not come.
@@ -90,8 +37,7 @@ struct FileReceiver {
         -> [FileAction]
     {
         guard let question = take(number) else { return [] }
-        let error = TransferError(failure, question.name.description, isFromPeer: isFromPeer)
-        return [.finished(question.observer, .failure(error))] + askNext()
+        return [question.failed(failure, isFromPeer: isFromPeer)] + start()
     }
 
     // MARK: A file
@@ -101,133 +47,95 @@ struct FileReceiver {
     mutating func announced(_ message: TransferMessage, _ unasked: TransferObserver)
         -> [FileAction]
     {
-        let question = take(message.count)
+        let (question, options) = (take(message.count), service.options)
         let name = SafeName(message.text)
-        let isWelcome = message.count == 0 ? takesUnasked : question?.name == name
-        let folder = question?.folder ?? folder
+        let isWelcome = message.count == 0 ? options.takesUnasked : question?.name == name
+        let folder = question?.path ?? options.folder
+        let observer = question?.observer ?? unasked
         // One at a time: a peer that announces a second one does not keep to the exchange.
-        let isBusy = current != nil || making != nil
-        guard let name, isWelcome, let folder, !isBusy else {
+        guard let name, isWelcome, let folder, current == nil else {
             let failure: TransferFailure =
                 name == nil ? .unsafeName : !isWelcome || folder == nil ? .declined : .busy
             let error = TransferError(failure, question?.name.description ?? readableName(message.text))
             return [
-                .say(TransferMessage(.refuse, message.id, failure)),
-                .finished(question?.observer ?? unasked, .failure(error)),
-            ] + askNext()
+                .say(TransferMessage(.refuse, message.id, failure)), .finished(observer, .failure(error)),
+            ] + start()
         }
-        let arrival = Arrival(
-            id: message.id, name: name, size: message.value, folder: folder, observer: question?.observer,
-            question: message.count)
-        making = (arrival, false)
-        return [.make(arrival)]
+        let request = FileRequest(
+            id: message.id, transfer: question?.transfer ?? TransferID(message.id, isPeers: true),
+            name: name, path: folder, observer: observer)
+        let state = TransferState(size: message.value, limits: options.limits, now: now)
+        current = FileUnderWay(request: request, state: state, start: now)
+        return [.make(request, size: message.value)]
     }
 
-    /// It has been made, or could not be.
-    mutating func made(_ observer: TransferObserver, _ failure: TransferFailure?) -> [FileAction] {
-        guard let (arrival, isCalledOff) = making else { return [] }
-        making = nil
-        let state = ReceivingState(size: arrival.size, limits: limits, now: now)
-        current = Current(arrival: arrival, observer: observer, state: state, meter: TransferMeter(now))
-        if let failure = failure ?? (isCalledOff ? isConnected ? .aborted : .disconnected : nil) {
-            return act(current!.state.fail(failure, tells: isConnected))
+    /// It has been made, or could not be. Nothing else was received meanwhile.
+    mutating func made(_ made: Result<IncomingFile, TransferFailure>) -> [FileAction] {
+        let now = now
+        switch made {
+        // It was called off meanwhile.
+        case .success(let file) where current == nil: return [.discard(file)]
+        case .success(let file):
+            current!.file = file
+            return [.say(TransferMessage(.agree, current!.request.id))] + step { $0.agreed(now: now) }
+        case .failure(let failure): return step { $0.fail(failure) }
         }
-        return [.say(TransferMessage(.agree, arrival.id))]
     }
 
-    /// A step of the file that is arriving, if it is the one with this number.
-    mutating func step(
-        _ id: UInt32, isFromPeer: Bool = false,
-        _ body: (inout ReceivingState) -> ReceivingState.Step
-    ) -> [FileAction] {
-        guard current?.arrival.id == id else { return [] }
-        return act(body(&current!.state), isFromPeer: isFromPeer)
+    /// The file whose bytes come now; nil when they are not wanted any more.
+    func owner(of id: UInt32) -> IncomingFile? {
+        current?.request.id == id && current?.state.phase == .moving ? current?.file : nil
     }
-
-    /// Whether the bytes that come now are this file's.
-    func wants(_ id: UInt32) -> Bool { current?.arrival.id == id && current?.state.phase == .receiving }
 
     /// Bytes of a piece have come. Returns where they belong; nil when they are not wanted any more.
-    mutating func bytes(_ count: Int) -> UInt64? { current?.state.bytes(count, now: now) }
-
-    /// Bytes have been written; or could not be.
-    mutating func wrote(_ count: Int, _ failure: TransferFailure?, sum: () -> UInt64)
-        -> [FileAction]
-    {
-        guard let state = current?.state, state.phase != .over else { return [] }
-        if let failure { return act(current!.state.fail(failure)) }
-        let step = current!.state.wrote(count, now: now, sum: sum)
-        let progress = current!.meter.look(current!.name, current!.state.written, of: state.size, now: now)
-        return (progress.map { [.progress(current!.observer, $0)] } ?? []) + act(step)
+    mutating func bytes(_ count: Int, of file: IncomingFile) -> UInt64? {
+        current?.file === file ? current!.state.bytes(count, now: now) : nil
     }
 
-    private mutating func act(_ step: ReceivingState.Step, isFromPeer: Bool = false)
-        -> [FileAction]
-    {
-        guard let file = current else { return [] }
+    /// Bytes have been written; or could not be.
+    mutating func wrote(_ file: IncomingFile, _ count: Int, _ failure: TransferFailure?) -> [FileAction] {
+        guard current?.file === file, current!.state.phase != .over else { return [] }
+        if let failure { return step { $0.fail(failure) } }
+        let step = current!.state.wrote(count, now: now) { file.checksum.value }
+        return current!.progress(current!.state.summed, now: now) + act(step)
+    }
+
+    mutating func act(_ step: TransferState.Step, isFromPeer: Bool = false) -> [FileAction] {
         switch step {
-        case .wait: return []
-        case .keep: return [.keep]
+        case .wait, .piece, .complete: return []
+        case .whole: return (current?.file).map { [.keep($0)] } ?? []
         case .failed(let failure, let tells):
+            guard let (request, file) = current.map({ ($0.request, $0.file) }) else { return [] }
             current = nil
-            let error = TransferError(failure, file.name, isFromPeer: isFromPeer)
-            return (tells ? [.say(TransferMessage(.refuse, file.arrival.id, failure))] : [])
-                + [.discard, .finished(file.observer, .failure(error))] + askNext()
+            return (tells ? [.say(TransferMessage(.refuse, request.id, failure))] : [])
+                + (file.map { [.discard($0)] } ?? [])
+                + [request.failed(failure, isFromPeer: isFromPeer)] + start()
         }
     }
 
     /// It has its name; or could not get it.
-    mutating func kept(_ failure: TransferFailure?, _ sum: UInt64) -> [FileAction] {
-        guard let file = current else { return [] }
+    mutating func kept(_ kept: Result<Void, TransferFailure>) -> [FileAction] {
+        if case .failure(let failure) = kept { return act(.failed(failure, tells: true)) }
+        guard let file = current, let sum = file.file?.checksum.value else { return [] }
         current = nil
-        let result: TransferResult =
-            failure.map { .failure(TransferError($0, file.name)) }
-            ?? .success(file.meter.receipt(file.name, file.state.size, sum))
-        let word = failure.map { TransferMessage(.refuse, file.arrival.id, $0) }
-        return [
-            .say(word ?? TransferMessage(.verified, file.arrival.id)), .discard,
-            .finished(file.observer, result),
-        ]
-            + askNext()
+        return [.say(TransferMessage(.verified, file.request.id)), file.finished(sum, now: now)] + start()
     }
 
     // MARK: The end
 
-    /// Calls off everything, or one.
-    mutating func callOff(
-        _ failure: TransferFailure, only id: TransferID? = nil, _ tells: Bool = true
-    ) -> [FileAction] {
-        let isMeant = { (question: Question) in id == nil || id == TransferID(question.id) }
-        if let first = questions.first, isMeant(first) { deadline = nil }
-        let off = questions.filter(isMeant)
-        questions.removeAll(where: isMeant)
-        let isIt = { (file: Arrival) in
-            id == nil
-                || id == (file.question == 0 ? TransferID(file.id, isPeers: true) : TransferID(file.question))
-        }
-        if let making, isIt(making.arrival) { self.making!.isCalledOff = true }
-        var actions: [FileAction] = off.map {
-            .finished($0.observer, .failure(TransferError(failure, $0.name.description)))
-        }
-        if let current, isIt(current.arrival) {
-            actions += act(self.current!.state.fail(failure, tells: tells))
-        }
-        return actions + askNext()
-    }
-
     /// The connection is over.
     mutating func disconnected(_ failure: TransferFailure) -> [FileAction] {
         isConnected = false
-        return callOff(failure, false)
+        return callOff(failure, tells: false)
     }
 
     /// Time has passed. (I8.3)
     mutating func tick() -> [FileAction] {
         // The other side sends one file at a time: while one is arriving, it cannot answer.
-        if deadline != nil, current != nil || making != nil { deadline = now + limits.answer }
-        let (now, id) = (now, current?.arrival.id ?? 0)
-        let actions = step(id) { $0.tick(now: now) }
-        guard let deadline, now >= deadline, let question = questions.first else { return actions }
-        return actions + declined(question.id, .noAnswer, isFromPeer: false)
+        if current != nil { asked.deadline = now + service.options.limits.answer }
+        let now = now
+        let actions = step { $0.tick(now: now) }
+        return now < asked.deadline
+            ? actions : actions + declined(asked.id, .noAnswer, isFromPeer: false)
     }
 }

@@ -53,10 +53,10 @@ extension FileTransfer {
                 let actions = receiver.step(id) {
                     $0.piece(offset: message.value, count: UInt64(message.count))
                 }
-                pieceOwner = receiver.wants(id) ? incoming : nil
+                pieceOwner = receiver.owner(of: id)
                 return actions
             case .complete:
-                let file = incoming
+                let file = receiver.current?.file
                 return receiver.step(id) {
                     $0.completed(sum: message.value, now: now) { file?.checksum.value ?? 0 }
                 }
@@ -73,8 +73,10 @@ extension FileTransfer {
             guard let name = SafeName(bytes) else {
                 return [.say(TransferMessage(.decline, question, .unsafeName))]
             }
+            let id = TransferID(nextID())
             let request = FileRequest(
-                nextID(), name.path(in: folder), name, question: question, observer(service.events.sent))
+                id: id.number, transfer: id, name: name, path: name.path(in: folder), question: question,
+                observer: observer(service.events.sent))
             if let actions = sender.add(request) { return actions }
             failure = .busy
         }
@@ -90,7 +92,7 @@ extension FileTransfer {
         let bytes = UnsafeRawBufferPointer(rebasing: chunk.contents[range])
         lock.lock()
         look()
-        guard file === incoming, let offset = receiver.bytes(bytes.count) else {
+        guard let offset = receiver.bytes(bytes.count, of: file) else {
             lock.unlock()
             return service.writes.giveBack(write)
         }
@@ -127,8 +129,8 @@ extension FileTransfer {
 
     /// Under the lock: a piece that found no room may find some now.
     func proceed() -> [FileAction] {
-        let (now, id) = (sender.now, outgoing?.id ?? 0)
-        return sender.step(id) { $0.proceed(now: now) }
+        let now = sender.now
+        return sender.step { $0.proceed(now: now) }
     }
 
     /// The stream is not what it should be.
@@ -165,10 +167,7 @@ extension FileTransfer {
     func endAll(_ failure: TransferFailure) -> [FileAction] {
         hasClosed = true
         (outbox, saidOfOutbox) = ([], 0)
-        // A file that became shorter in the middle of a piece ends the connection.
-        let isChanged = outgoing.map { !$0.isUnchanged } ?? false
-        return (isChanged ? fail(.changed, tells: false) : []) + sender.disconnected(failure)
-            + receiver.disconnected(failure)
+        return sender.disconnected(failure) + receiver.disconnected(failure)
     }
 
     /// Time has passed. (I8.3)

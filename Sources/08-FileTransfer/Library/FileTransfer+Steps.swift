@@ -39,31 +39,19 @@ extension FileTransfer {
     func perform(_ actions: [FileAction], _ later: inout [() -> Void]) {
         for action in actions {
             switch action {
-            // Looked at before every piece: one that has begun has to be sent to its end.
-            case .piece where outgoing?.isUnchanged != true: perform(fail(.changed), &later)
-            case .say(let message) where message.kind == .complete && outgoing?.isUnchanged != true:
-                perform(fail(.changed), &later)
             case .say(let message): say(message)
             case .piece(let offset, let count): perform(sendPiece(offset, count), &later)
             case .sum(let offset, let count): perform(sumUp(offset, count), &later)
             case .open(let request): later.append { [self] in open(request) }
-            case .make(let arrival): later.append { [self] in make(arrival) }
-            case .keep: if let incoming { later.append { [self] in keep(incoming) } }
-            case .release:
-                if let outgoing { later.append { outgoing.file.close() } }
-                outgoing = nil
-            case .discard:
-                if let incoming { later.append { [self] in blocking { incoming.discard() } } }
-                incoming = nil
+            case .release(let file): later.append { file.file.close() }
+            case .make(let request, let size): later.append { [self] in make(request, size) }
+            case .keep(let file): later.append { [self] in keep(file) }
+            case .discard(let file): later.append { [self] in blocking { file.discard() } }
             case .progress(let observer, let progress): later.append { observer.progress(progress) }
             case .finished(let observer, let result): later.append { observer.finished(result) }
             case .close: later.append { [self] in connection?.close() }
             }
         }
-    }
-
-    func fail(_ failure: TransferFailure, tells: Bool = true) -> [FileAction] {
-        sender.step(outgoing?.id ?? 0) { $0.fail(failure, tells: tells) }
     }
 
     /// Under the lock: sends a message about files. One that finds no room waits, and until it has gone nothing is read: so
@@ -96,28 +84,29 @@ extension FileTransfer {
 
     /// Under the lock: head and bytes are one send, so nothing can come between them. (I8.1)
     func sendPiece(_ offset: UInt64, _ count: Int) -> [FileAction] {
-        guard let outgoing, let link else { return [] }
-        let head = TransferMessage(.piece, outgoing.id, count: UInt32(count), value: offset)
+        guard let id = sender.current?.request.id, let file = sender.current?.file, let link
+        else { return [] }
+        let head = TransferMessage(.piece, id, count: UInt32(count), value: offset)
         do throws(SystemError) {
             try link.transmit(
-                outgoing.file, offset: Int64(offset), length: count, behind: head.body.span.bytes,
-                tagged: head.kind.rawValue, token: FileTransfer.messageToken - Int(outgoing.id))
-            sender.pieceBegun(count)
+                file.file, offset: Int64(offset), length: count, behind: head.body.span.bytes,
+                tagged: head.kind.rawValue, token: FileTransfer.messageToken - Int(id))
+            sender.current?.state.pieceBegun(count)
             return []
         } catch {
-            return error.code == ENOBUFS ? [] : fail(.disconnected)
+            return error.code == ENOBUFS ? [] : sender.step { $0.fail(.disconnected) }
         }
     }
 
     /// Under the lock: reads the next part of what is sent.
     func sumUp(_ offset: UInt64, _ count: Int) -> [FileAction] {
-        guard let outgoing, let link, let read = service.reads.take() else { return [] }
+        guard let file = sender.current?.file, let link, let read = service.reads.take() else { return [] }
         do throws(SystemError) {
-            try read.start(outgoing, at: offset, upTo: count, self, link)
+            try read.start(file, at: offset, upTo: count, self, link)
             return []
         } catch {
             service.reads.giveBack(read)
-            return fail(.cannotRead)
+            return sender.step { $0.fail(.cannotRead) }
         }
     }
 
@@ -137,34 +126,23 @@ extension FileTransfer {
             guard let port = connection?.stream?.port else { throw .disconnected }
             return try blocking { () throws(TransferFailure) in try OutgoingFile(request, port: port) }
         }
-        act {
-            outgoing = try? opened.get()
-            return sender.opened(request, opened.map(\.size))
-        }
+        act { sender.opened(request, opened) }
     }
 
     /// Makes the file that is to come. In the handler's call: nothing else is received meanwhile.
-    func make(_ arrival: Arrival) {
+    func make(_ request: FileRequest, _ size: UInt64) {
+        let (id, isUnasked) = (request.transfer, request.transfer.isPeers)
         let made = Result { () throws(TransferFailure) in
-            let id = TransferID(arrival.id, isPeers: true)
-            guard arrival.observer != nil || service.events.offered(self, id, "\(arrival.name)", arrival.size)
-            else {
+            guard !isUnasked || service.events.offered(self, id, "\(request.name)", size) else {
                 throw .declined
             }
             guard let stream = connection?.stream else { throw .disconnected }
-            let address = arrival.observer == nil ? (try? stream.socket.remoteAddress.host) ?? "" : nil
+            let address = isUnasked ? (try? stream.socket.remoteAddress.host) ?? "" : nil
             return try blocking { () throws(TransferFailure) in
-                try IncomingFile(arrival, from: address, service, port: stream.port)
+                try IncomingFile(request, size, from: address, service, port: stream.port)
             }
         }
-        act {
-            var failure: TransferFailure?
-            switch made {
-            case .success(let file): incoming = file
-            case .failure(let reason): failure = reason
-            }
-            return receiver.made(arrival.observer ?? observer(service.events.received), failure)
-        }
+        act { receiver.made(made) }
     }
 
     /// For files that this side has not named.
@@ -177,28 +155,22 @@ extension FileTransfer {
 
     /// All of it is there: it gets its name, and the sender this side's word for it.
     func keep(_ file: IncomingFile) {
-        var failure: TransferFailure?
-        do throws(TransferFailure) {
+        let kept = Result { () throws(TransferFailure) in
             try blocking { () throws(TransferFailure) in try file.keep() }
-        } catch {
-            failure = error
         }
-        act { receiver.kept(failure, file.checksum.value) }
+        act { receiver.kept(kept) }
     }
 
     /// A part of what is sent has been read and summed up.
     func summedUp(_ file: OutgoingFile, _ bytes: Int, _ error: SystemError?) {
         let failure = error.map { TransferFailure($0, writing: false) }
-        act { sender.summedUp(file.id, bytes, file.checksum.value, failure) }
+        act { sender.summedUp(file, bytes, failure) }
     }
 
     /// A part of what arrives has been summed up and written.
     func wrote(_ file: IncomingFile, _ bytes: Int, _ error: SystemError?) {
         let failure = error.map { TransferFailure($0, writing: true) }
-        act {
-            guard file === incoming else { return [] }
-            return receiver.wrote(bytes, failure) { file.checksum.value }
-        }
+        act { receiver.wrote(file, bytes, failure) }
     }
 }
 

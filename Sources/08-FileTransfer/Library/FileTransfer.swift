@@ -20,8 +20,6 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
 
     var sender: FileSender
     var receiver: FileReceiver
-    var outgoing: OutgoingFile?
-    var incoming: IncomingFile?
     var link: FramedConnection<LengthPrefixed>?
     var hasClosed = false
     var hasEnded = false
@@ -51,8 +49,8 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
     public init(_ service: FileService, around inner: (any FrameHandler<LengthPrefixed>)? = nil) {
         self.service = service
         self.inner = inner
-        sender = FileSender(service.options)
-        receiver = FileReceiver(service.options)
+        sender = FileSender(service)
+        receiver = FileReceiver(service)
     }
 
     /// The program's messages have this in front; see ``TransferMessage``.
@@ -83,7 +81,7 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
         guard let safe = name.map({ SafeName($0) }) ?? SafeName(ofPath: path) else {
             throw TransferError(.unsafeName, readableName((name ?? path).utf8))
         }
-        return try begin(safe.description) { id in sender.add(FileRequest(id, path, safe, observer)) }
+        return try begin(safe, at: path, observer) { sender.add($0) }
     }
 
     /// Asks the other side for a file.
@@ -99,26 +97,24 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
         guard let folder = folder ?? service.options.folder, !folder.isEmpty else {
             throw TransferError(.declined, name)
         }
-        return try begin(name) { id in
-            receiver.ask(Question(id: id, name: safe, folder: folder, observer: observer))
-        }
+        return try begin(safe, at: folder, observer) { receiver.add($0) }
     }
 
-    func begin(_ name: String, _ body: (UInt32) -> [FileAction]?) throws(TransferError) -> TransferID {
-        var failure: TransferFailure?
-        var id: UInt32 = 0
+    private func begin(
+        _ name: SafeName, at path: String, _ observer: TransferObserver,
+        _ add: (FileRequest) -> [FileAction]?
+    ) throws(TransferError) -> TransferID {
+        var begun: Result<TransferID, TransferFailure> = .failure(.disconnected)
         act {
-            if hasClosed {
-                failure = .disconnected
-                return []
-            }
-            id = nextID()
-            let actions = body(id)
-            if actions == nil { failure = .busy }
+            if hasClosed { return [] }
+            let id = TransferID(nextID())
+            let request = FileRequest(
+                id: id.number, transfer: id, name: name, path: path, observer: observer)
+            let actions = add(request)
+            begun = actions == nil ? .failure(.busy) : .success(id)
             return actions ?? []
         }
-        if let failure { throw TransferError(failure, name) }
-        return TransferID(id)
+        return try begun.mapError { TransferError($0, name.description) }.get()
     }
 
     /// Under the lock: a number that no transfer of this side has. 0 is none.
@@ -135,9 +131,7 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
             case .all: sender.callOff(.aborted) + receiver.callOff(.aborted)
             case .sending: sender.callOff(.aborted)
             case .receiving: receiver.callOff(.aborted)
-            case .file(let id):
-                (id.isPeers ? [] : sender.callOff(.aborted, only: id.number))
-                    + receiver.callOff(.aborted, only: id)
+            case .file(let id): sender.callOff(.aborted, only: id) + receiver.callOff(.aborted, only: id)
             }
         }
     }

@@ -25,14 +25,15 @@ final class IncomingFile: @unchecked Sendable {
 
     /// Makes the file and reserves its room: a full disk says so before a byte has crossed the wire, and no write has to
     /// look for room. May wait for the disk.
-    init(_ arrival: Arrival, from address: String?, _ service: FileService, port: CompletionPort)
-        throws(TransferFailure)
-    {
+    init(
+        _ request: FileRequest, _ size: UInt64, from address: String?, _ service: FileService,
+        port: CompletionPort
+    ) throws(TransferFailure) {
         self.service = service
         let options = service.options
-        folder = arrival.folder
-        path = arrival.name.path(in: folder)
-        guard let length = Int64(exactly: arrival.size), length <= options.maximumFileSize else {
+        folder = request.path
+        path = request.name.path(in: folder)
+        guard let length = Int64(exactly: size), length <= options.maximumFileSize else {
             throw .tooLarge
         }
         if !options.replaces, access(path, F_OK) == 0 { throw .exists }

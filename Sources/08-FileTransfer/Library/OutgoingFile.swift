@@ -7,37 +7,20 @@ import Kernel
 import Reordering
 import Timeline
 
-/// A file that is to be sent when its turn comes.
-final class FileRequest: Sendable {
-    /// Its number on the wire.
-    let id: UInt32
-    let path: String
-    let name: SafeName
-    /// The question that it answers; 0 when there was none.
-    let question: UInt32
-    let observer: TransferObserver
-
-    init(
-        _ id: UInt32, _ path: String, _ name: SafeName, question: UInt32 = 0, _ observer: TransferObserver
-    ) {
-        (self.id, self.path, self.name, self.question, self.observer) = (id, path, name, question, observer)
-    }
-}
-
 /// A file that is being sent. Others may have it open, read it and even write it meanwhile: if it is not the announced
 /// one any more, that is found out. (I8.4)
 final class OutgoingFile: @unchecked Sendable {
-    let id: UInt32
     let file: File
     let size: UInt64
     /// Belongs to the worker with the packet of a read: there is one at a time.
     var checksum = Checksum()
+    /// Guarded by the lock of the transfer.
+    var isSumming = false
 
     /// Opens a file for reading, whatever other program has it open. May wait for the disk, and belongs inside `port.blocking`.
     ///
     /// What this side has chosen may be a link; what the other side has named is in the folder, or is not sent.
     init(_ request: FileRequest, port: CompletionPort) throws(TransferFailure) {
-        id = request.id
         // A look first that never waits: not for the other end of a pipe, and not for a program that has a lease on the
         // file, which is what having a file for oneself is here. Only what was looked at is opened for good.
         let flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | (request.question == 0 ? 0 : O_NOFOLLOW)

@@ -32,19 +32,11 @@ public struct SafeName: Hashable, Sendable, CustomStringConvertible {
 
     /// The last step of a path: what a file is called when it is sent.
     public init?(ofPath path: String) {
-        self.init(path.utf8.suffix(while: { $0 != UInt8(ascii: "/") }))
+        self.init(path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).last!)
     }
 
     /// Where the file is, in a folder.
     func path(in folder: String) -> String { folder + "/" + description }
-}
-
-extension Collection<UInt8> {
-    /// The longest end of which every byte passes.
-    fileprivate func suffix(while passes: (UInt8) -> Bool) -> [UInt8] {
-        let bytes = Array(self)
-        return Array(bytes[(bytes.lastIndex { !passes($0) }.map { $0 + 1 } ?? 0)...])
-    }
 }
 
 /// Bytes for people, as chapter 06 prints them: nothing in them steers a terminal.

@@ -109,26 +109,3 @@ public struct TransferObserver: Sendable {
         self.finished = finished
     }
 }
-
-/// Measures one transfer.
-struct TransferMeter {
-    private let start: UInt64
-    private var reported: UInt64 = 0
-    private static let interval: UInt64 = 100_000_000
-
-    init(_ now: UInt64) { start = now }
-
-    /// The progress, when it is time to tell.
-    mutating func look(_ name: String, _ bytes: UInt64, of total: UInt64, now: UInt64) -> TransferProgress? {
-        guard now - reported >= TransferMeter.interval || bytes == total else { return nil }
-        reported = now
-        let rate = Double(bytes) * 1e9 / Double(max(1, now - start))
-        return TransferProgress(name: name, bytes: Int(bytes), total: Int(total), rate: rate)
-    }
-
-    func receipt(_ name: String, _ bytes: UInt64, _ sum: UInt64) -> TransferReceipt {
-        TransferReceipt(
-            name: name, bytes: Int(bytes), checksum: sum,
-            duration: .nanoseconds(Int64(monotonicNanoseconds() - start)))
-    }
-}

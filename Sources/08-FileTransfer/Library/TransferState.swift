@@ -29,184 +29,160 @@ public struct TransferLimits: Sendable {
     }
 }
 
-/// The sending half of a transfer, without a socket or a file: what may happen, and what is to be done then.
+/// One side of a transfer, without a socket or a file: what may happen, and what is to be done then. Both sides go
+/// through the same phases and count the same bytes; what only one of them does stands under its name.
 ///
-/// announced → sending → completed → over. Whatever happens too late, or twice, changes nothing any more; whatever does
+/// announced → moving → completed → over. Whatever happens too late, or twice, changes nothing any more; whatever does
 /// not fit ends the transfer. (I8.3) Times are nanoseconds on the monotonic clock.
-public struct SendingState: Sendable {
+public struct TransferState: Sendable {
     /// Where it stands.
-    public enum Phase: Sendable { case announced, sending, completed, over }
+    public enum Phase: Sendable { case announced, moving, completed, over }
 
     /// What is to be done next.
     public enum Step: Equatable, Sendable {
         /// Nothing: something else has to happen first.
         case wait
-        /// Hand this piece of the file to the system.
+        /// The sender: hand this piece of the file to the system.
         case piece(offset: UInt64, count: Int)
-        /// Everything has been handed over and summed up: say so.
+        /// The sender: everything has been handed over and summed up, so say it.
         case complete
-        /// It is there.
-        case finished
+        /// It is there. The receiver: all of it is on the disk, and the sums agree, so give it its name.
+        case whole
         /// It will not be there. The peer is to be told unless it has said so itself.
         case failed(TransferFailure, tells: Bool)
     }
 
     /// Bytes of the file, as announced.
     public let size: UInt64
-    /// The most bytes of a piece.
+    /// The most bytes of a piece at the sender; 0 at the receiver.
     public let pieceLimit: Int
     /// Where it stands.
     public private(set) var phase = Phase.announced
-    /// Bytes handed to the system.
-    public private(set) var sent: UInt64 = 0
-    /// Bytes of the piece that is being handed over. No other piece, and no next file, while there is one. (I8.1)
-    public private(set) var inFlight = 0
-    private var summed: UInt64 = 0
+    /// Bytes that the heads of pieces have promised.
+    public private(set) var promised: UInt64 = 0
+    /// Those that have been handed to the system, or have come from it.
+    public private(set) var moved: UInt64 = 0
+    /// Those that are summed up: at the sender read before they move, at the receiver also written after they have.
+    public private(set) var summed: UInt64 = 0
+    /// What the sender says the sum is.
+    private var sum: UInt64 = 0
     private var taken: UInt64?
     /// When the receiver agreed, and what its system had taken of the connection by then.
-    private var start: (now: UInt64, taken: UInt64?) = (0, nil)
+    private var start: (now: UInt64, taken: UInt64?)
     private var isSlow = false
     private let limits: TransferLimits
     private var deadline: UInt64
 
     /// A file of so many bytes has been announced.
-    public init(size: UInt64, pieceLimit: Int, limits: TransferLimits, now: UInt64) {
-        self.size = size
-        self.pieceLimit = min(
-            max(1, pieceLimit), Socket.transmitLimit - TransferMessage.codec.maximumFrameLength)
-        self.limits = limits
-        deadline = now + limits.answer
+    ///
+    /// - Parameter pieceLimit: The most bytes of a piece; nil at the receiver.
+    public init(size: UInt64, pieceLimit: Int? = nil, limits: TransferLimits, now: UInt64) {
+        let most = Socket.transmitLimit - TransferMessage.codec.maximumFrameLength
+        (self.size, self.pieceLimit) = (size, pieceLimit.map { min(max(1, $0), most) } ?? 0)
+        (self.limits, start) = (limits, (now, nil))
+        // A receiver that has not agreed yet waits for its own disk.
+        deadline = pieceLimit == nil ? .max : now + limits.answer
     }
 
-    /// How far the summing up may be ahead of the sending, which follows it: what has been read for the sum is still in
-    /// memory when it is sent, and the sum is there when all has been sent.
-    public var mayBeSummed: UInt64 { min(size, sent + UInt64(2 * pieceLimit)) }
+    private var isSending: Bool { pieceLimit > 0 }
+
+    /// Bytes of a piece that has begun. At the sender no other piece, and no next file, while there are some. (I8.1)
+    public var inFlight: UInt64 { promised - moved }
+
+    // MARK: Both sides
 
     /// The receiver has agreed.
     public mutating func agreed(now: UInt64) -> Step {
-        guard phase == .announced else { return phase == .over ? .wait : fail(.nonsense) }
-        phase = .sending
+        guard phase == .announced else { return fail(.nonsense) }
+        phase = .moving
         start = (now, taken)
         deadline = now + limits.stall
-        return next(now)
+        return proceed(now: now)
     }
 
-    /// The piece that was asked for is being handed over.
-    public mutating func pieceBegun(_ count: Int) { inFlight = count }
-
-    /// It has been.
-    public mutating func pieceSent(now: UInt64) -> Step {
-        sent += UInt64(inFlight)
-        inFlight = 0
-        deadline = now + limits.stall
-        return next(now)
-    }
-
-    /// The other side's system has taken so many bytes of the connection. When they have become more, they move, if only
-    /// within a piece: on a slow line a large one takes its time.
-    public mutating func acknowledged(_ count: UInt64?, now: UInt64) {
-        let isWaiting = phase == .sending || phase == .completed || inFlight > 0
-        if isWaiting, count != taken { deadline = now + limits.stall }
-        taken = count
-    }
-
-    /// Bytes that have moved since the receiver agreed: of a large piece also those that have left.
-    private var moved: UInt64 {
-        guard let taken, let before = start.taken, taken >= before else { return sent }
-        return max(sent, taken - before)
-    }
-
-    /// So many more bytes have been read and summed up.
-    public mutating func summedUp(_ count: Int, now: UInt64) -> Step {
-        summed += UInt64(count)
-        if phase == .sending { deadline = now + limits.stall }
-        return next(now)
-    }
-
-    /// The next step, once more: what was to be done was not possible yet.
-    public mutating func proceed(now: UInt64) -> Step { next(now) }
-
-    private mutating func next(_ now: UInt64) -> Step {
-        guard phase == .sending, inFlight == 0 else { return .wait }
-        let count = min(size - sent, UInt64(pieceLimit))
-        guard sent + count <= summed else { return .wait }
-        if count > 0 { return .piece(offset: sent, count: Int(count)) }
-        phase = .completed
-        deadline = now + limits.stall
-        return .complete
-    }
-
-    /// The receiver has the whole file.
-    public mutating func verified() -> Step {
-        guard phase == .completed else { return phase == .over ? .wait : fail(.nonsense) }
-        phase = .over
-        return .finished
-    }
-
-    /// It ends here, for this reason: this side's, or one that the receiver gave and so need not be told.
+    /// It ends here, for this reason: this side's, or one that the peer gave and so need not be told.
     public mutating func fail(_ failure: TransferFailure, tells: Bool = true) -> Step {
         guard phase != .over else { return .wait }
         phase = .over
         return .failed(failure, tells: tells)
     }
 
-    /// It is over, by this limit or for another reason, and the piece that has to be sent to its end does not move.
-    public func isStuck(now: UInt64) -> Bool { phase == .over && inFlight > 0 && (isSlow || now >= deadline) }
-
     /// Time has passed.
     public mutating func tick(now: UInt64) -> Step {
         guard phase != .over else { return .wait }
-        if now >= deadline { return fail(phase == .sending ? .stalled : .noAnswer) }
-        guard phase == .sending, limits.isTooSlow(moved, since: start.now, now: now) else { return .wait }
+        if now >= deadline { return fail(phase == .moving || !isSending ? .stalled : .noAnswer) }
+        // As long as bytes wait for the receiver's own disk, it is not the sender that is slow.
+        guard phase == .moving, isSending || moved == summed,
+            limits.isTooSlow(crossed, since: start.now, now: now)
+        else { return .wait }
         isSlow = true
         return fail(.tooSlow)
     }
-}
 
-/// The receiving half of a transfer, in the same way.
-///
-/// receiving → completed → over. (I8.3)
-public struct ReceivingState: Sendable {
-    /// Where it stands.
-    public enum Phase: Sendable { case receiving, completed, over }
-
-    /// What is to be done next.
-    public enum Step: Equatable, Sendable {
-        /// Nothing: something else has to happen first.
-        case wait
-        /// All of it is on the disk, and the sums agree: give it its name.
-        case keep
-        /// Throw it away. The peer is to be told unless it has said so itself.
-        case failed(TransferFailure, tells: Bool)
+    /// Bytes that have moved since the receiver agreed: at the sender also those of a large piece that have left.
+    private var crossed: UInt64 {
+        guard let taken, let before = start.taken, taken >= before else { return moved }
+        return max(moved, taken - before)
     }
 
-    /// Bytes of the file, as announced.
-    public let size: UInt64
-    /// Where it stands.
-    public private(set) var phase = Phase.receiving
-    /// Bytes that have come.
-    public private(set) var received: UInt64 = 0
-    /// Bytes that are written.
-    public private(set) var written: UInt64 = 0
-    private var promised: UInt64 = 0
-    private var sum: UInt64 = 0
-    private let limits: TransferLimits
-    private let start: UInt64
-    private var deadline: UInt64
+    // MARK: The sender
 
-    /// A file of so many bytes has been agreed to.
-    public init(size: UInt64, limits: TransferLimits, now: UInt64) {
-        self.size = size
-        self.limits = limits
-        start = now
+    /// How far the summing up may be ahead of the sending, which follows it: what has been read for the sum is still in
+    /// memory when it is sent, and the sum is there when all has been sent.
+    public var mayBeSummed: UInt64 { min(size, moved + UInt64(2 * pieceLimit)) }
+
+    /// So many more bytes have been read and summed up.
+    public mutating func summedUp(_ count: Int, now: UInt64) -> Step {
+        summed += UInt64(count)
+        if phase == .moving { deadline = now + limits.stall }
+        return proceed(now: now)
+    }
+
+    /// The next step. It is also asked for when what was to be done was not possible yet.
+    public mutating func proceed(now: UInt64) -> Step {
+        guard isSending, phase == .moving, inFlight == 0 else { return .wait }
+        let count = min(size - moved, UInt64(pieceLimit))
+        guard moved + count <= summed else { return .wait }
+        if count > 0 { return .piece(offset: moved, count: Int(count)) }
+        phase = .completed
         deadline = now + limits.stall
+        return .complete
     }
+
+    /// The piece that was asked for is being handed over.
+    public mutating func pieceBegun(_ count: Int) { promised += UInt64(count) }
+
+    /// It has been.
+    public mutating func pieceSent(now: UInt64) -> Step {
+        moved = promised
+        deadline = now + limits.stall
+        return proceed(now: now)
+    }
+
+    /// The other side's system has taken so many bytes of the connection. When they have become more, they move, if only
+    /// within a piece: on a slow line a large one takes its time.
+    public mutating func acknowledged(_ count: UInt64?, now: UInt64) {
+        let isWaiting = phase == .moving || phase == .completed || inFlight > 0
+        if isWaiting, count != taken { deadline = now + limits.stall }
+        taken = count
+    }
+
+    /// It is over, by this limit or for another reason, and the piece that has to be sent to its end does not move.
+    public func isStuck(now: UInt64) -> Bool { phase == .over && inFlight > 0 && (isSlow || now >= deadline) }
+
+    /// The receiver has the whole file.
+    public mutating func verified() -> Step {
+        guard phase == .completed else { return fail(.nonsense) }
+        phase = .over
+        return .whole
+    }
+
+    // MARK: The receiver
 
     /// A piece is about to come. It has to be the next one, and within the announced size. (I8.4) A promise is not a
     /// byte: only what comes puts the end of the wait off. (I8.3)
     public mutating func piece(offset: UInt64, count: UInt64) -> Step {
-        guard phase != .over else { return .wait }
-        guard phase == .receiving, offset == promised, count <= size - promised else {
+        guard phase == .moving, offset == promised, count <= size - promised else {
             return fail(.sizeDiffers)
         }
         promised += count
@@ -215,51 +191,33 @@ public struct ReceivingState: Sendable {
 
     /// Bytes of that piece have come. Returns where they belong; nil when they are not wanted any more.
     public mutating func bytes(_ count: Int, now: UInt64) -> UInt64? {
-        guard phase == .receiving else { return nil }
-        defer { received += UInt64(count) }
+        guard phase == .moving else { return nil }
+        defer { moved += UInt64(count) }
         deadline = now + limits.stall
-        return received
+        return moved
     }
 
     /// Bytes have been written, and before that summed up.
     ///
     /// - Parameter sum: The sum of the whole file. Asked for when all of it is written.
     public mutating func wrote(_ count: Int, now: UInt64, sum: () -> UInt64) -> Step {
-        written += UInt64(count)
+        summed += UInt64(count)
         deadline = now + limits.stall
-        return next(sum)
+        return compare(sum)
     }
 
     /// The sender says that this was all, and what the sum of it was. The file is what it was to be, or it is nothing. (I8.4)
     public mutating func completed(sum: UInt64, now: UInt64, is actual: () -> UInt64) -> Step {
-        guard phase == .receiving else { return phase == .over ? .wait : fail(.nonsense) }
-        guard received == size else { return fail(.sizeDiffers) }
+        guard phase == .moving else { return fail(.nonsense) }
+        guard moved == size else { return fail(.sizeDiffers) }
         (phase, self.sum, deadline) = (.completed, sum, now + limits.stall)
-        return next(actual)
+        return compare(actual)
     }
 
-    private mutating func next(_ actual: () -> UInt64) -> Step {
-        guard phase == .completed, written == size else { return .wait }
+    private mutating func compare(_ actual: () -> UInt64) -> Step {
+        guard phase == .completed, summed == size else { return .wait }
         guard actual() == sum else { return fail(.checksumDiffers) }
         phase = .over
-        return .keep
-    }
-
-    /// It ends here, for this reason.
-    public mutating func fail(_ failure: TransferFailure, tells: Bool = true) -> Step {
-        guard phase != .over else { return .wait }
-        phase = .over
-        return .failed(failure, tells: tells)
-    }
-
-    /// Time has passed.
-    public mutating func tick(now: UInt64) -> Step {
-        if phase != .over, now >= deadline { return fail(.stalled) }
-        // As long as bytes wait for this side's own disk, it is not the sender that is slow.
-        guard phase == .receiving, received == written, limits.isTooSlow(received, since: start, now: now)
-        else {
-            return .wait
-        }
-        return fail(.tooSlow)
+        return .whole
     }
 }
