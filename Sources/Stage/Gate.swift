@@ -6,7 +6,7 @@ import Kernel
 /// With a gate, a test says in which order two threads do what they do. Every wait is bounded.
 public final class Gate: @unchecked Sendable {
     /// How long a wait lasts at most, unless told otherwise.
-    public static let patience = Duration.seconds(10)
+    public static let patience = Duration.seconds(isSanitized ? 30 : 10)
 
     private let monitor = Monitor()
     private var missing: Int  // under the monitor

@@ -1,7 +1,7 @@
 import Glibc
 
-/// Runs the body of a test that blocks, on a thread of its own and for a minute at most: the test pool has few threads,
-/// and a limit of time does not stop one that is blocked.
+/// Runs the body of a test that blocks, on a thread of its own and for a minute at most, three under a sanitizer: the test
+/// pool has few threads, and a limit of time does not stop one that is blocked.
 ///
 /// - Throws: what the body throws, or `Hangs`. Then its thread is left behind as it is.
 public func onAThread<Result: Sendable>(
@@ -9,7 +9,7 @@ public func onAThread<Result: Sendable>(
 ) async throws -> Result {
     try await withCheckedThrowingContinuation { continuation in
         _ = startThread("test") {
-            let outcome = boundedResult(.seconds(60)) { Swift.Result { try body() } }
+            let outcome = boundedResult(.seconds(isSanitized ? 180 : 60)) { Swift.Result { try body() } }
             continuation.resume(with: outcome ?? .failure(Hangs()))
         }
     }

@@ -102,7 +102,7 @@ import Testing
 
 /// Runs a scenario on a thread of its own, since it blocks, and for a bounded time.
 func inTime<Result: Sendable>(
-    _ patience: Duration = .seconds(40), _ body: @escaping @Sendable () throws -> Result
+    _ patience: Duration = .seconds(isSanitized ? 120 : 40), _ body: @escaping @Sendable () throws -> Result
 ) throws -> Result {
     let outcome = boundedResult(patience) { Swift.Result { try body() } }
     return try #require(outcome, "the scenario did not end within \(patience)").get()

@@ -35,6 +35,16 @@ import Testing
         #expect(observed == nil)
     }
 
+    @Test("an empty queue has no first element")
+    func emptyQueue() async {
+        await #expect(processExitsWith: .failure) {
+            var queue = CircularQueue<Int>()
+            queue.append(1)
+            _ = queue.removeFirst()
+            _ = queue.removeFirst()
+        }
+    }
+
     @Test("a lock admits one at a time; a monitor's wait ends at its deadline, or before it by a signal")
     func monitor() {
         final class Shared: @unchecked Sendable {

@@ -64,7 +64,8 @@ extension CompletionPort {
         let sharers = max(1, min(concurrency, tied.count))
         let share = (queue.count + taken + sharers - 1) / sharers
         let room = max(1, batch.capacity - batch.count + taken)
-        while taken < min(share, room), let packet = queue.popFirst() {
+        while taken < min(share, room) {
+            let packet = queue.removeFirst()
             settle(packet)
             batch.append(packet)
             taken += 1

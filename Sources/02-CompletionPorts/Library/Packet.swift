@@ -79,8 +79,9 @@ public struct PacketBatch: ~Copyable {
 
     /// Takes the oldest packet out; nil when the batch is empty.
     public mutating func next() -> Packet? {
-        let packet = packets.popFirst()
-        if Recorder.isRecording, let packet { Recorder.mark(.dequeued, packet.operation?.identity ?? 0) }
+        if packets.isEmpty { return nil }
+        let packet = packets.removeFirst()
+        if Recorder.isRecording { Recorder.mark(.dequeued, packet.operation?.identity ?? 0) }
         return packet
     }
 

@@ -55,20 +55,16 @@ public final class WorkerGroup: Sendable {
     ) {
         var batch = PacketBatch(capacity: size)
         while port.dequeue(into: &batch) != .closed {
-            while let packet = batch.next() {
-                handle(packet, packet.errorCode == 0 ? nil : packet.error, failures, handler)
-            }
+            while let packet = batch.next() { handle(packet, failures, handler) }
         }
     }
 
     @inline(__always)
-    private static func handle(
-        _ packet: Packet, _ error: SystemError?, _ failures: Failures, _ handler: Handler
-    ) {
+    private static func handle(_ packet: Packet, _ failures: Failures, _ handler: Handler) {
         // Asked before: the handler may let the operation go.
         let identity = packet.operation?.identity ?? 0
         do {
-            try handler(packet, error)
+            if packet.errorCode == 0 { try handler(packet, nil) } else { try handler(packet, packet.error) }
         } catch {
             // One bad packet does not end a worker.
             failures.count.add(1, ordering: .relaxed)

@@ -198,14 +198,17 @@ extension Driver {
         to next: Unmanaged<Overlapped>, _ walk: inout Walk, _ completed: inout CompletionList
     ) -> Unmanaged<Overlapped>? {
         let (state, lane) = (walk.state, walk.lane)
-        // The handle may have another driver meanwhile: then the next operation is to wait there.
-        let home = state.pointee.driver ?? self
         walk.steps += 1
-        if !lane.pointee.ready, !home.startsBlindly {
+        if let home = state.pointee.driver, home !== self {
+            // The handle has another driver meanwhile: the next operation is to wait there.
+            if !lane.pointee.ready, !home.startsBlindly {
+                walk.leaveAndUnlock()
+            } else {
+                lane.pointee.busy = false
+                home.tryHeadAndUnlock(state, lane, &completed)
+            }
+        } else if !lane.pointee.ready, !startsBlindly {
             walk.leaveAndUnlock()
-        } else if home !== self {
-            lane.pointee.busy = false
-            home.tryHeadAndUnlock(state, lane, &completed)
         } else if walk.steps >= walk.limit {
             interruptAndUnlock(next, walk)
         } else {

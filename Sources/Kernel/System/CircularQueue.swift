@@ -36,7 +36,13 @@ public struct CircularQueue<Element>: ~Copyable {
     /// Takes the oldest element; nil when there is none.
     @inlinable
     public mutating func popFirst() -> Element? {
-        if held == 0 { return nil }
+        held == 0 ? nil : removeFirst()
+    }
+
+    /// Takes the oldest element of a queue that is known not to be empty.
+    @inlinable
+    public mutating func removeFirst() -> Element {
+        precondition(held > 0, "an empty queue has no first element")
         let element = (storage + first).move()
         first = (first + 1) & mask
         held -= 1
