@@ -54,10 +54,15 @@ final class Ring: @unchecked Sendable {
             Glibc.close(descriptor)
             throw SystemError(ENOSYS, attempted: "use this kernel's io_uring")
         }
-        guard let base = map(size, Int64(IORING_OFF_SQ_RING)),
-            let entryBase = map(entrySize, Int64(IORING_OFF_SQES))
-        else {
+        guard let base = map(size, Int64(IORING_OFF_SQ_RING)) else {
             let error = SystemError.last("map a ring")
+            Glibc.close(descriptor)
+            throw error
+        }
+        guard let entryBase = map(entrySize, Int64(IORING_OFF_SQES)) else {
+            let error = SystemError.last("map a ring's entries")
+            // A mapping keeps the whole ring, also when its descriptor is closed.
+            munmap(base, size)
             Glibc.close(descriptor)
             throw error
         }
