@@ -12,14 +12,10 @@ public struct Checksum: Sendable {
     private static let p5: UInt64 = 0x27D4_EB2F_1656_67C5
     private static let block = 32
 
-    private var a = p1 &+ p2
-    private var b = p2
-    private var c: UInt64 = 0
-    private var d = 0 &- p1
+    private var lanes = (p1 &+ p2, p2, UInt64(0), 0 &- p1)
     private var total: UInt64 = 0
     /// The bytes at the end that do not make a block yet.
-    private var rest: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
-    private var restCount = 0
+    private var rest: [UInt8] = []
 
     /// The sum of no bytes.
     public init() {}
@@ -27,22 +23,21 @@ public struct Checksum: Sendable {
     /// Takes up the next bytes.
     public mutating func add(_ bytes: UnsafeRawBufferPointer) {
         total &+= UInt64(bytes.count)
-        var left = bytes
-        if restCount > 0 {
-            keep(&left)
-            guard restCount == Checksum.block else { return }
-            let block = rest
-            withUnsafeBytes(of: block) { addBlocks($0) }
-            restCount = 0
+        // So many complete the block that was begun, and here the last whole one ends.
+        let begun = rest.isEmpty ? 0 : min(Checksum.block - rest.count, bytes.count)
+        let end = bytes.count - (bytes.count - begun) % Checksum.block
+        for byte in bytes[..<begun] { rest.append(byte) }
+        if rest.count == Checksum.block {
+            rest.withUnsafeBytes { Checksum.addBlocks($0, to: &lanes) }
+            rest.removeAll(keepingCapacity: true)
         }
-        let whole = left.count & ~(Checksum.block - 1)
-        addBlocks(UnsafeRawBufferPointer(rebasing: left[..<whole]))
-        left = UnsafeRawBufferPointer(rebasing: left[whole...])
-        keep(&left)
+        Checksum.addBlocks(UnsafeRawBufferPointer(rebasing: bytes[begun..<end]), to: &lanes)
+        for byte in bytes[end...] { rest.append(byte) }
     }
 
     /// The sum of everything so far.
     public var value: UInt64 {
+        let (a, b, c, d) = lanes
         var sum = c &+ Checksum.p5
         if total >= UInt64(Checksum.block) {
             sum = a.turned(1) &+ b.turned(7) &+ c.turned(12) &+ d.turned(18)
@@ -51,57 +46,40 @@ public struct Checksum: Sendable {
             }
         }
         sum &+= total
-        withUnsafeBytes(of: rest) { rest in
-            var position = 0
-            while position + 8 <= restCount {
-                let word = UInt64(littleEndian: rest.loadUnaligned(fromByteOffset: position, as: UInt64.self))
-                sum = (sum ^ Checksum.round(0, word)).turned(27) &* Checksum.p1 &+ Checksum.p4
-                position += 8
-            }
-            if position + 4 <= restCount {
-                let word = UInt32(littleEndian: rest.loadUnaligned(fromByteOffset: position, as: UInt32.self))
-                sum = (sum ^ (UInt64(word) &* Checksum.p1)).turned(23) &* Checksum.p2 &+ Checksum.p3
-                position += 4
-            }
-            for byte in rest[position..<restCount] {
-                sum = (sum ^ (UInt64(byte) &* Checksum.p5)).turned(11) &* Checksum.p1
-            }
+        var left = rest[...]
+        func next(_ count: Int) -> UInt64 {
+            defer { left = left.dropFirst(count) }
+            return left.prefix(count).reversed().reduce(0) { $0 << 8 | UInt64($1) }
         }
+        while left.count >= 8 {
+            sum = (sum ^ Checksum.round(0, next(8))).turned(27) &* Checksum.p1 &+ Checksum.p4
+        }
+        if left.count >= 4 { sum = (sum ^ next(4) &* Checksum.p1).turned(23) &* Checksum.p2 &+ Checksum.p3 }
+        while !left.isEmpty { sum = (sum ^ next(1) &* Checksum.p5).turned(11) &* Checksum.p1 }
         sum = (sum ^ (sum >> 33)) &* Checksum.p2
         sum = (sum ^ (sum >> 29)) &* Checksum.p3
         return sum ^ (sum >> 32)
     }
 
-    /// Puts as many bytes aside as are missing for a block.
-    private mutating func keep(_ bytes: inout UnsafeRawBufferPointer) {
-        let count = min(bytes.count, Checksum.block - restCount)
-        guard count > 0 else { return }
-        let start = restCount
-        withUnsafeMutableBytes(of: &rest) { rest in
-            UnsafeMutableRawBufferPointer(rebasing: rest[start..<start + count]).copyMemory(
-                from: UnsafeRawBufferPointer(rebasing: bytes[..<count]))
-        }
-        restCount += count
-        bytes = UnsafeRawBufferPointer(rebasing: bytes[count...])
-    }
-
     /// Whole blocks. The four sums live in registers meanwhile.
-    private mutating func addBlocks(_ bytes: UnsafeRawBufferPointer) {
+    private static func addBlocks(
+        _ bytes: UnsafeRawBufferPointer, to lanes: inout (UInt64, UInt64, UInt64, UInt64)
+    ) {
         guard let start = bytes.baseAddress else { return }
-        var (a, b, c, d) = (a, b, c, d)
+        var (a, b, c, d) = lanes
         var position = 0
         while position < bytes.count {
             // In bounds: the count is a multiple of the block.
             let word = { (offset: Int) in
                 UInt64(littleEndian: (start + position + offset).loadUnaligned(as: UInt64.self))
             }
-            a = Checksum.round(a, word(0))
-            b = Checksum.round(b, word(8))
-            c = Checksum.round(c, word(16))
-            d = Checksum.round(d, word(24))
-            position &+= Checksum.block
+            a = round(a, word(0))
+            b = round(b, word(8))
+            c = round(c, word(16))
+            d = round(d, word(24))
+            position &+= block
         }
-        (self.a, self.b, self.c, self.d) = (a, b, c, d)
+        lanes = (a, b, c, d)
     }
 
     @inline(__always)
