@@ -132,10 +132,8 @@ struct ConsoleTests {
             let path = "/tmp/server-\(getpid()).pid"
             defer { unlink(path) }
             for isTaken in [false, true] {
-                let child = try Child(program, ["--plain", "--serve", "0", "--pid-file", path])
-                let line = child.line(startingWith: "listening on ", within: .seconds(20))
-                let address = line.flatMap { Address(written: $0.dropFirst("listening on ".count)) }
-                let client = try PlainClient(to: #require(address))
+                let (child, address) = try serving(program, ["--pid-file", path])
+                let client = try PlainClient(to: address)
                 #expect(client.isEchoed())
                 try client.socket.abort()
                 let number = Int32(((try? contents(of: path)) ?? "").split(separator: "\n").first ?? "")
@@ -145,6 +143,85 @@ struct ConsoleTests {
                 #expect(child.wait(within: .seconds(20)).status == 0)
                 #expect((access(path, F_OK) == 0) == isTaken)
             }
+        }
+    }
+
+    private func serving(_ program: String, _ more: [String] = []) throws -> (child: Child, address: Address)
+    {
+        let child = try Child(program, ["--plain", "--serve", "0"] + more)
+        let line = child.line(startingWith: "listening on ", within: .seconds(20))
+        return (child, try #require(line.flatMap { Address(written: $0.dropFirst("listening on ".count)) }))
+    }
+
+    @Test("another terminal ends the program by its port, and its sessions end in good order")
+    func stopByPort() async throws {
+        try await onAThread {
+            let program = try #require(Child.product("11-server-and-client"))
+            let (child, address) = try serving(program)
+            let client = try PlainClient(to: address)
+            #expect(client.isEchoed())
+            let stop = try Child(program, ["--plain", "stop", "\(address.port)"])
+            // The server has said its last word, and waits for the client's. So does the other terminal.
+            #expect(client.socket.isEnded(within: .seconds(20)))
+            #expect(stop.line(startingWith: "stopped", within: .milliseconds(100)) == nil)
+            client.socket.close()
+            let told = stop.wait(within: .seconds(30))
+            #expect(told.status == 0 && told.output.hasSuffix("at port \(address.port)\n"), "\(told)")
+            let server = child.wait(within: .seconds(20))
+            #expect(server.status == 0 && server.output.contains("✓ everything is back"), "\(server)")
+            let again = try Child.run(program, ["stop", "\(address.port)"], within: .seconds(30))
+            #expect(again.status == 1)
+            #expect(
+                again.errors == "11-server-and-client: no server of this program listens at port "
+                    + "\(address.port); '--serve \(address.port)' keeps one up\n")
+            for words in [["stop"], ["stop", "0"], ["stop", "here"], ["stop", "1", "2"]] {
+                let refused = try Child.run(program, words, within: .seconds(30))
+                #expect(refused.status == 2 && refused.errors.contains("Name its port"), "\(refused)")
+            }
+        }
+    }
+
+    @Test("one that does not end in time is named, and has been asked; a second program at that port says so")
+    func stopInTime() async throws {
+        try await onAThread {
+            let program = try #require(Child.product("11-server-and-client"))
+            let (child, address) = try serving(program)
+            let second = try Child(
+                program, ["--plain", "--serve", "\(address.port)", "--address", "127.0.0.2"])
+            let line = second.line(startingWith: "another terminal cannot stop it", within: .seconds(20))
+            #expect(line?.contains("be found by 'stop \(address.port)'") == true)
+            child.send(signal: SIGSTOP)
+            let error = #expect(throws: BadCommand.self) {
+                try ServingName(port: address.port).stop(within: .milliseconds(50))
+            }
+            #expect(error?.description.contains("has not ended within 50 ms; 'kill -KILL ") == true)
+            child.send(signal: SIGCONT)
+            #expect(child.wait(within: .seconds(20)).status == 0)
+            second.send(signal: SIGTERM)
+            #expect(second.wait(within: .seconds(20)).status == 0)
+        }
+    }
+
+    @Test("a server of another user is not stopped", .enabled(if: geteuid() == 0))
+    func stopOfAnother() async throws {
+        await #expect(processExitsWith: .success) {
+            let program = Child.product("11-server-and-client")!
+            let child = try Child(program, ["--plain", "--serve", "0"])
+            let line = child.line(startingWith: "listening on ", within: .seconds(20))!
+            let address = Address(written: line.dropFirst("listening on ".count))!
+            // Another user in all that counts; only what it was is kept, so that it can be that again.
+            guard setreuid(65_534, 0) == 0, seteuid(65_534) == 0 else { fail("cannot be another user") }
+            var words = ""
+            do { _ = try ServingName(port: address.port).stop(within: .seconds(5)) } catch {
+                words = "\(error)"
+            }
+            guard seteuid(0) == 0, setreuid(0, 0) == 0 else { fail("cannot be root again") }
+            child.send(signal: SIGTERM)
+            let ending = child.wait(within: .seconds(20))
+            guard ending.status == 0, words.hasSuffix("is another user's; stop it as that user") else {
+                fail("\(words); \(ending)")
+            }
+            exit(0)
         }
     }
 

@@ -59,7 +59,7 @@ private func choose(_ endpoint: inout EndpointOptions, _ options: Stage.Options)
 }
 
 /// `--serve PORT`: keeps the server up, for the chapter's client and, one port further, for lines from `nc`. Commands on standard
-/// input. Until `quit`, Ctrl-C or SIGTERM.
+/// input. Until `quit`, Ctrl-C, SIGTERM, or `stop PORT` in another terminal.
 func serve(_ configuration: Configuration, _ options: Stage.Options, on terminal: Terminal) throws {
     // Before there are threads: they inherit it.
     let interrupt = Interrupt()
@@ -85,6 +85,9 @@ func serve(_ configuration: Configuration, _ options: Stage.Options, on terminal
     try doors.open()
     let name = try options.value(pidFileOption).map { path throws(SystemError) in try PidFile(path) }
     defer { name?.remove() }
+    do throws(SystemError) { try ServingName(port: server.address!.port).take() } catch {
+        terminal.say("another terminal cannot stop it: \(error)")
+    }
     terminal.say(
         "listening on \(server.addresses.dropLast(doors.count).map(\.description).joined(separator: ", "))")
     terminal.say("for lines (nc): \(doors.lines); commands: \(Console.serverHelp)")

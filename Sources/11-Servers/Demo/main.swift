@@ -33,7 +33,8 @@ let options = Stage.Options.ofThisProgram(
             .plain,
         ],
         commands: [
-            ("client", "client ADDRESS:PORT …: connect, and come back; commands on standard input")
+            ("client", "client ADDRESS:PORT …: connect, and come back; commands on standard input"),
+            ("stop", "stop PORT: have the program that serves there end in good order, and wait for it"),
         ],
         maximumArguments: 64, pitfalls: Chapter11.pitfalls))
 let terminal = Terminal(options)
@@ -46,6 +47,13 @@ do {
         try serve(configuration, options, on: terminal)
     } else if options.words.first == "client" {
         try runClient(Array(options.words.dropFirst()), configuration, options, on: terminal)
+    } else if options.words.first == "stop" {
+        guard options.words.count == 2, let port = UInt16(options.words[1]), port > 0 else {
+            refuse("11-server-and-client: stop which server? Name its port: stop 4711")
+        }
+        // Longer than its sessions have by default.
+        let process = try ServingName(port: port).stop(within: .seconds(20))
+        terminal.say("stopped: process \(process), at port \(port)")
     } else if let slug = options.pitfall {
         Pitfalls.play(slug, from: Chapter11.pitfalls, driver: options.driver, on: terminal)
     } else {
