@@ -416,6 +416,41 @@ struct Chapter05ReorderingReceiver {
         #expect(heard.count == 100 && heard == Array((0..<100).map { UInt8($0) }))
     }
 
+    // I5.12
+    @Test("reads that do not grow by themselves grow as far as the handler knows what comes, no byte further")
+    func expected() {
+        let end = ScriptedEnd()
+        var receiver = OrderedReceiver(limit: 2, maximumRoom: 64, growsUpTo: 0)
+        receiver.replan(end, nil, mayWait: true)
+        end.unread = Array((0..<120).map { UInt8($0) })
+        var (heard, sizes): ([UInt8], [Int]) = ([], [])
+        for _ in 0..<40 where heard.count < 120 {
+            end.run()
+            if !end.packets.isEmpty {
+                let packet = end.packets.removeFirst()
+                if let slot = packet.slot {
+                    receiver.completed(slot, packet.bytes, packet.error)
+                } else {
+                    receiver.waitCompleted(packet.error)
+                }
+            }
+            receiver.replan(end, nil, mayWait: true)
+            while let chunk = receiver.takeNext() {
+                heard += chunk.contents
+                sizes.append(chunk.count)
+                // From the twentieth byte to the ninetieth it is a file.
+                if (20..<90).contains(heard.count) { receiver.expect(upTo: 90) }
+                receiver.replan(end, nil, with: chunk, mayWait: true)
+            }
+        }
+        #expect(heard == Array((0..<120).map { UInt8($0) }))
+        let ends = sizes.indices.map { sizes[...$0].reduce(0, +) }
+        // Before it and behind it chunks; within it larger ones, the last of which ends where it ends.
+        #expect(ends.contains(90) && !end.larger.taken.isEmpty, "\(sizes)")
+        for (size, last) in zip(sizes, ends) where last <= 20 || last > 90 { #expect(size <= 8, "\(sizes)") }
+        #expect(end.larger.out == 0)
+    }
+
     // I5.8
     @Test("a gap in front of bytes: nobody hears of it, and the bytes come")
     func gapInFront() {

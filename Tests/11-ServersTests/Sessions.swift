@@ -3,11 +3,13 @@ import FileTransfer
 import Framing
 import Glibc
 import Kernel
-import Servers
-import ServersPitfalls
+import Reordering
 import Stage
 import Testing
 import WorkerPools
+
+@testable import Servers
+@testable import ServersPitfalls
 
 @Suite("Chapter 11: sessions", .serialized)
 struct Chapter11ServersSessions {
@@ -50,6 +52,42 @@ struct Chapter11ServersSessions {
             #expect(eventually { server.connectionCount == 0 && server.statistics.paused == 0 })
             writer.join()
             #expect(try server.stop().isQuiet)
+        }
+    }
+
+    // I11.4, I5.12
+    @Test(
+        "a file is read into larger buffers, messages never are",
+        arguments: DriverKind.permitted)
+    func growth(driver: DriverKind) async throws {
+        try await onAThread {
+            let folder = try Folder()
+            defer { folder.remove() }
+            let server = try startServer(driver, Program()) { $0.endpoint.files = folder.options("server") }
+            func larger() -> LargerBuffers.Counters { server.current!.hub.largerBuffers.counters }
+            // Where files are on a byte in front says whose a message is.
+            let flooder = try PlainClient(to: server.address!)
+            let frames = (0..<1_000).flatMap { _ in PlainClient.frame([UInt8](repeating: 0, count: 1_000)) }
+            for _ in 0..<3 { try flooder.socket.say(frames, within: .seconds(20)) }
+            #expect(eventually { server.statistics.messagesIn == 3_000 })
+            #expect(larger().peak == 0)
+            try flooder.socket.abort()
+
+            let finished = Gate()
+            let other = Program()
+            other.onFile = { result in if case .success = result { finished.open() } }
+            let client = try startClient(driver, to: server.address!, other) {
+                $0.endpoint.files = folder.options("client")
+            }
+            let path = try folder.make("client", "up", 3_000_000)
+            #expect(eventually { client.links.first?.session != nil })
+            try client.links.first!.session!.sendFile(path)
+            #expect(finished.pass(within: .seconds(20)))
+            #expect(larger().peak >= LargerBuffers.sizes[1])
+            #expect(eventually { larger().inUse == 0 })
+            #expect(folder.takes("server", "up", Folder.bytes(3_000_000)))
+            try client.stop(within: .zero)
+            #expect(try server.stop(within: .zero).isQuiet)
         }
     }
 

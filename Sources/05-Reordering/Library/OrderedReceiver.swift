@@ -64,6 +64,8 @@ struct OrderedReceiver: ~Copyable {
     private var standardRoom = 0
     /// As much as that, or less, and nothing larger is ever asked for.
     private let maximumRoom: Int
+    /// Bytes of the stream that are here, and as far as which reads may grow. (I5.12)
+    private var came = 0, growsUpTo: Int
     private(set) var counters = Counters()
 
     /// What a receiver has seen.
@@ -77,10 +79,8 @@ struct OrderedReceiver: ~Copyable {
     }
 
     /// A receiver that has posted nothing yet.
-    init(limit: Int, first: SequenceNumber = SequenceNumber(0), maximumRoom: Int = 0) {
-        self.limit = limit
-        self.maximumRoom = maximumRoom
-        next = first
+    init(limit: Int, first: SequenceNumber = .init(0), maximumRoom: Int = 0, growsUpTo: Int = .max) {
+        (self.limit, self.maximumRoom, self.growsUpTo, next) = (limit, maximumRoom, growsUpTo, first)
         window = ReorderWindow(capacity: limit, first: first)
     }
 
@@ -135,7 +135,7 @@ struct OrderedReceiver: ~Copyable {
         _ slot: Chunk, _ end: some ReceivingEnd, _ policy: (any ReceivePolicy)?
     ) -> ReceivePlan {
         returnLarger(of: slot, end)
-        if lastFill.bytes >= standardRoom, standardRoom > 0, standardRoom < maximumRoom {
+        if lastFill.bytes >= standardRoom, standardRoom > 0, standardRoom < room {
             // Both give back what the slot has from a posted read.
             if posted > 0 { return .enough }
             if !isReadable { return .wait }
@@ -147,6 +147,13 @@ struct OrderedReceiver: ~Copyable {
         }
         return policy?.plan(slot, need) ?? .read(slot.memory)
     }
+
+    /// The most that may be read at once, where that is more than a chunk. Behind what is expected there may be anything: so it is
+    /// not read along.
+    private var room: Int { min(maximumRoom, growsUpTo - came) }
+
+    /// The handler knows what the bytes up to there are.
+    mutating func expect(upTo end: Int) { growsUpTo = max(growsUpTo, end) }
 
     private func returnLarger(of slot: Chunk, _ end: some ReceivingEnd) {
         guard slot.hasLarger, let buffer = slot.buffer else { return }
@@ -182,15 +189,14 @@ struct OrderedReceiver: ~Copyable {
         _ slot: Chunk, _ buffer: UnsafeMutableRawBufferPointer, _ end: some ReceivingEnd
     ) -> Bool {
         slot.buffer = buffer
+        let part = slot.hasLarger ? UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(room)) : buffer
         do throws(SystemError) {
-            guard let count = try end.readNow(into: buffer) else {
+            guard let count = try end.readNow(into: part) else {
                 isReadable = false
-                if hasWaited { counters.vainWaits &+= 1 }
-                hasWaited = false
+                if exchange(&hasWaited, with: false) { counters.vainWaits &+= 1 }
                 return false
             }
-            isReadable = count == buffer.count
-            hasWaited = false
+            (isReadable, hasWaited) = (count == part.count, false)
             number(slot)
             put(slot, count, 0)
         } catch {
@@ -249,6 +255,7 @@ struct OrderedReceiver: ~Copyable {
         let place = window.insert(slot, slot.number)
         precondition(place == .taken, "a read came twice")
         if isGap { return }
+        came += bytes
         if bytes == 0 { hasStopped = true }
         guard let buffer = slot.buffer else { return }
         lastFill = (bytes, buffer.count)
@@ -269,10 +276,7 @@ struct OrderedReceiver: ~Copyable {
     }
 
     /// The end has its turn. True for the first of those that are pending; the others are no news.
-    mutating func end() -> Bool {
-        defer { hasEnded = true }
-        return !hasEnded
-    }
+    mutating func end() -> Bool { !exchange(&hasEnded, with: true) }
 
     /// Whether there may be something to post now that the handler is not being called. A wait may be owed; and when the handler
     /// has been called with bytes that no posted read has brought, there is one more look before the next wait: what came

@@ -69,7 +69,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         remoteAddress = remote
         receiver = OrderedReceiver(
             limit: hub.options.pendingReads, first: hub.options.firstNumber,
-            maximumRoom: hub.options.maximumReadSize)
+            maximumRoom: hub.options.maximumReadSize, growsUpTo: hub.options.growsUnasked ? .max : 0)
         sender = OrderedSender(limit: hub.options.maximumPendingSends, returns: hub.options.pendingReads)
     }
 

@@ -19,6 +19,9 @@ extension StreamHub {
         /// Bytes of the largest buffer that a client is read into as long as it fills what it is read into: 16, 64 or 256 KiB.
         /// With no more than `chunkCapacity` it is always a chunk.
         public var maximumReadSize = 256 << 10
+        /// Whether reads grow by themselves. If not, only what a handler says to `expect` is read into larger buffers: for servers
+        /// that do something for each message, and so want few of them at a time.
+        public var growsUnasked = true
         /// Bytes of such buffers that are out at a time, for all connections. While that is too much, clients are read into
         /// smaller ones; none waits.
         public var maximumLargerBytes = 64 << 20

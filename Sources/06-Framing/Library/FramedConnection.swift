@@ -264,6 +264,7 @@ public final class FramedConnection<Codec: FrameCodec>: StreamHandler, @unchecke
         let now = reader.counters
         counters?.add(messages: now.frames - before.frames, joined: now.joined - before.joined)
         note(hasNew: now.frames > before.frames, connection)
+        if reader.rawBytesLeft > 0 { connection.expect(reader.rawBytesLeft) }
         answer(in: chunk, on: connection)
     }
 

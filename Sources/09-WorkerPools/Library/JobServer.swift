@@ -41,7 +41,8 @@ public final class JobServer: Sendable {
     /// - Throws: EINVAL for impossible options, EMFILE, EAGAIN.
     public init(_ options: Options = Options()) throws(SystemError) {
         var streams = options.streams
-        // What a read may bring is answered with the connection's own contexts: so reads do not grow here.
+        // Each line may be a job with a place among the answers, and what finds no room waits in its session: 256 KiB of short lines
+        // would be 50,000 of them for one client. So reads do not grow here.
         streams.maximumReadSize = streams.chunkCapacity
         let service = try FramedService(Lines(), options: streams)
         let hub = service.hub

@@ -61,8 +61,8 @@ final class Run: @unchecked Sendable {
             // A place that is given up may be taken before its connection is out of the hub's table.
             streams.maximumConnections = options.places
             streams.maximumPendingSends = options.sendContexts
-            // What a read may bring is answered with those contexts: so reads do not grow here. (I11.4)
-            streams.maximumReadSize = options.bufferSize
+            // What a read brings of messages is answered with those contexts, and may be jobs: so reads grow for files only. (I11.4)
+            streams.growsUnasked = false
             streams.maximumFreeChunks = options.maximumFreeContexts
             (streams.accepts, streams.keepAlive, streams.port) = (
                 options.accepts, options.keepAlive, options.port
