@@ -51,7 +51,7 @@ final class Console: Sendable {
         switch (words.first ?? "", rest.count) {
         case ("", 0): break
         case ("list", 0): list()
-        case ("stats", 0): say(endpoint.statistics.description)
+        case ("stats", 0): say(endpoint.statistics.text)
         case ("addresses", 0): say(Endpoint.localAddresses.map(\.host).joined(separator: ", "))
         case ("send", 2...): try session(words[1]).send(rest.dropFirst().joined(separator: " "))
         case ("say", 1...): try say(toServers: text)
@@ -81,7 +81,7 @@ final class Console: Sendable {
         case ("connect", 0): for link in endpoint.links { link.connect() }
         case ("connect", 1): try endpoint.connect(to: try address(text))
         case ("disconnect", 0): for link in endpoint.links { link.disconnect() }
-        case ("stop", 0): say("\(try endpoint.stop())")
+        case ("stop", 0): say(try endpoint.stop().text)
         case ("stop", 1): try stopListening(at: text)
         case ("start", 0):
             try endpoint.start()

@@ -97,7 +97,7 @@ func serve(_ configuration: Configuration, _ options: Stage.Options, on terminal
     page.locked { $0 = nil }
     let last = server.isStarted ? try server.stop() : server.statistics
     messages.stop()
-    terminal.print(last.description + "\n")
+    terminal.print(last.text + "\n")
     terminal.claim("everything is back", holds: last.isQuiet)
 }
 

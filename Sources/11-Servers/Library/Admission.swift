@@ -45,19 +45,7 @@ final class Gate: @unchecked Sendable {
     // Guarded by the lock.
     private var addresses: AddressLimits
     private var list: BanList
-    private var accounts = Accounts()
-
-    /// What one lock guards.
-    struct Accounts: Sendable, Equatable {
-        /// Places taken: sessions, connections of the program's own kind, attempts to connect.
-        var places = 0
-        var peak = 0
-        /// Clients let in, and connections that this side has made.
-        var accepted = 0, connected = 0
-        var refused: [Refusal: Int] = [:]
-        /// Ends of those, by their reason.
-        var ends: [EndReason: Int] = [:]
-    }
+    private var accounts = Statistics()
 
     init(_ options: EndpointOptions) {
         maximum = options.maximumConnections
@@ -70,13 +58,17 @@ final class Gate: @unchecked Sendable {
         set { lock.locked { list = newValue } }
     }
 
-    var now: Accounts { lock.locked { accounts } }
+    /// What is counted here; the rest of it is 0.
+    var now: Statistics { lock.locked { accounts } }
+
+    /// Counts something else that happens seldom.
+    func count(_ change: (inout Statistics) -> Void) { lock.locked { change(&accounts) } }
 
     /// Takes a place for a client, unless there is a reason against it; that is counted.
     func enter(_ remote: Address) -> Refusal? {
         lock.locked {
             if list.contains(remote) { return refuse(.banned) }
-            if accounts.places >= maximum { return refuse(.limit) }
+            if accounts.connections >= maximum { return refuse(.limit) }
             if !addresses.enter(remote) { return refuse(.perAddress) }
             take()
             accounts.accepted += 1
@@ -90,14 +82,14 @@ final class Gate: @unchecked Sendable {
     }
 
     private func take() {
-        accounts.places += 1
-        accounts.peak = max(accounts.peak, accounts.places)
+        accounts.connections += 1
+        accounts.peak = max(accounts.peak, accounts.connections)
     }
 
     /// Takes a place for a connection that this side makes.
     func enterOutward() -> Bool {
         lock.locked {
-            guard accounts.places < maximum else { return false }
+            guard accounts.connections < maximum else { return false }
             take()
             return true
         }
@@ -109,7 +101,7 @@ final class Gate: @unchecked Sendable {
     /// Somebody for whom a place was taken did not come in after all.
     func takeBack(_ remote: Address, _ why: Refusal) {
         lock.locked {
-            accounts.places -= 1
+            accounts.connections -= 1
             accounts.accepted -= 1
             addresses.leave(remote)
             _ = refuse(why)
@@ -120,7 +112,7 @@ final class Gate: @unchecked Sendable {
     /// is nil for one that never stood.
     func leave(_ remote: Address?, _ reason: EndReason?) {
         lock.locked {
-            accounts.places -= 1
+            accounts.connections -= 1
             if let remote { addresses.leave(remote) }
             if let reason { accounts.ends[reason, default: 0] += 1 }
         }

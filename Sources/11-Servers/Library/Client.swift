@@ -202,7 +202,7 @@ public final class Link: @unchecked Sendable {
     /// A connection stands: what waited for it goes first, and once.
     func stands(_ session: Session) {
         lock.locked {
-            if let attempt = pauses?.attempt, attempt > 0 { run.reconnected() }
+            if let attempt = pauses?.attempt, attempt > 0 { run.gate.count { $0.reconnects += 1 } }
             pauses?.begin()
         }
         var last: UInt64 = 0

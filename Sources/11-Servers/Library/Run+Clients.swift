@@ -103,7 +103,7 @@ extension Run {
                 say(.warnings, "silent bans need CAP_NET_ADMIN (\(error)); banned clients are reset instead")
             }
         }
-        silentBans.store(isSilent && !list.isEmpty, ordering: .relaxed)
+        gate.count { $0.bansAreSilent = isSilent && !list.isEmpty }
     }
 }
 

@@ -6,42 +6,26 @@ import Synchronization
 /// What has happened so far.
 extension Run {
     var statistics: Statistics {
-        var now = Statistics()
-        let accounts = gate.now
-        (now.connections, now.peak) = (accounts.places, accounts.peak)
-        (now.accepted, now.connected) = (accounts.accepted, accounts.connected)
-        (now.refused, now.ends) = (accounts.refused, accounts.ends)
+        let sessions = registry.snapshot()
+        var now = gate.now
         let streams = hub.counters
         (now.bytesIn, now.bytesOut) = (streams.traffic.bytesReceived, streams.traffic.bytesSent)
         (now.chunks, now.pendingReads) = (streams.chunks, streams.traffic.pendingReads)
         for listener in hub.listening { now.accepts.add(listener.accepts) }
         now.messagesIn = ledger.messages
-        let sessions = registry.snapshot()
-        let open = sessions.reduce(0) { $0 + $1.messagesOut.load(ordering: .relaxed) }
+        now.messagesOut += sessions.reduce(0) { $0 + $1.messagesOut.load(ordering: .relaxed) }
         now.pendingSends = sessions.reduce(0) { $0 + $1.sendsUnderWay }
-        let moment = monotonicNanoseconds()
-        past.locked { past in
-            now.messagesOut = past.messagesOut + open
-            let all = now.messagesIn + now.messagesOut
-            if moment - past.sample.at >= 1_000_000_000 {
-                past.rate =
-                    past.sample.at == 0
-                    ? 0 : Double(all - past.sample.messages) * 1e9 / Double(moment - past.sample.at)
-                past.sample = (moment, all)
+        let (moment, all) = (monotonicNanoseconds(), now.messagesIn + now.messagesOut)
+        now.messagesPerSecond = sample.locked { last in
+            if moment - last.at >= 1_000_000_000 {
+                let rate = Double(all - last.messages) * 1e9 / Double(moment - last.at)
+                last = (moment, all, last.at == 0 ? 0 : rate)
             }
-            now.messagesPerSecond = past.rate
+            return last.rate
         }
         now.peakPendingSends = mostUnderWay.load(ordering: .relaxed)
-        (now.paused, now.pauses) = (pausedNow.load(ordering: .relaxed), pauses.load(ordering: .relaxed))
         (now.jobs, now.pages, now.mode) = (jobs.counters, receives.budget.counters, receives.mode)
-        now.filesUnderWay = filesNow.load(ordering: .relaxed)
-        now.filesDone = filesDone.load(ordering: .relaxed)
-        now.filesFailed = filesFailed.load(ordering: .relaxed)
-        now.acknowledged = acknowledgements.load(ordering: .relaxed)
-        (now.repeated, now.reconnects) = (
-            repeats.load(ordering: .relaxed), reconnects.load(ordering: .relaxed)
-        )
-        (now.bans, now.bansAreSilent) = (gate.bans.ranges.count, silentBans.load(ordering: .relaxed))
+        now.bans = gate.bans.ranges.count
         (now.driver, now.alive) = (hub.driverKind, registry.counters.alive)
         return now
     }

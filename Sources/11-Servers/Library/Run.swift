@@ -35,12 +35,9 @@ final class Run: @unchecked Sendable {
 
     // MARK: Figures
 
-    let past = Guarded<(messagesOut: Int, sample: (at: UInt64, messages: Int), rate: Double)>(
-        (0, (0, 0), 0))
-    let mostUnderWay = Atomic<Int>(0), pausedNow = Atomic<Int>(0), pauses = Atomic<Int>(0)
-    let filesNow = Atomic<Int>(0), filesDone = Atomic<Int>(0), filesFailed = Atomic<Int>(0)
-    let acknowledgements = Atomic<Int>(0), repeats = Atomic<Int>(0), reconnects = Atomic<Int>(0)
-    let silentBans = Atomic<Bool>(false)
+    /// The last look that was a second after the one before, and the messages in a second at that time.
+    let sample = Guarded<(at: UInt64, messages: Int, rate: Double)>((0, 0, 0))
+    let mostUnderWay = Atomic<Int>(0)
 
     /// Bottom up. What exists when something throws is taken down again.
     init(_ options: EndpointOptions, _ handler: any EndpointHandler, _ seen: Guarded<SeenMessages>)
@@ -117,7 +114,7 @@ final class Run: @unchecked Sendable {
         events.progress = { transfer, progress in transfer.session?.note(progress, false) }
         let finished: @Sendable (FileTransfer, TransferResult) -> Void = { transfer, result in
             guard let session = transfer.session else { return }
-            session.run.fileBegan()
+            session.run.gate.count { $0.filesUnderWay += 1 }
             session.fileOver(result)
         }
         (events.received, events.sent) = (finished, finished)
@@ -133,7 +130,7 @@ final class Run: @unchecked Sendable {
     }
 
     func end(_ session: Session, _ why: EndReason) {
-        past.locked { $0.messagesOut += session.messagesOut.load(ordering: .relaxed) }
+        gate.count { $0.messagesOut += session.messagesOut.load(ordering: .relaxed) }
         registry.remove(session.id, .ended)
         jobs.queue.takeBack(session.id)
         let level: LogLevel = if case .timedOut = why { .warnings } else { .information }
@@ -146,28 +143,9 @@ final class Run: @unchecked Sendable {
         }
     }
 
-    func paused(_ change: Int) {
-        pausedNow.add(change, ordering: .relaxed)
-        if change > 0 { pauses.add(1, ordering: .relaxed) }
-    }
-
-    func fileBegan(_ change: Int = 1) { filesNow.add(change, ordering: .relaxed) }
-
-    func fileOver(_ result: TransferResult) {
-        filesNow.subtract(1, ordering: .relaxed)
-        if case .success = result {
-            filesDone.add(1, ordering: .relaxed)
-        } else {
-            filesFailed.add(1, ordering: .relaxed)
-        }
-    }
-
-    func acknowledged() { acknowledgements.add(1, ordering: .relaxed) }
-    func reconnected() { reconnects.add(1, ordering: .relaxed) }
-
     func isNew(_ number: UInt64, of sender: UInt64) -> Bool {
         let isNew = seen.locked { $0.isNew(number, of: sender) }
-        if !isNew { repeats.add(1, ordering: .relaxed) }
+        if !isNew { gate.count { $0.repeated += 1 } }
         return isNew
     }
 

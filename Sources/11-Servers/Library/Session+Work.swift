@@ -74,11 +74,11 @@ extension Session {
         _ name: String, _ body: (FileTransfer) throws(TransferError) -> TransferID
     ) throws(TransferError) -> TransferID {
         guard let files = files.locked({ $0 }) else { throw TransferError(.declined, name) }
-        run.fileBegan()
+        run.gate.count { $0.filesUnderWay += 1 }
         do throws(TransferError) {
             return try body(files)
         } catch {
-            run.fileBegan(-1)
+            run.gate.count { $0.filesUnderWay -= 1 }
             throw error
         }
     }
@@ -98,7 +98,10 @@ extension Session {
 
     func fileOver(_ result: TransferResult) {
         lock.locked { transfer = nil }
-        run.fileOver(result)
+        run.gate.count {
+            $0.filesUnderWay -= 1
+            if case .success = result { $0.filesDone += 1 } else { $0.filesFailed += 1 }
+        }
         run.handler.fileFinished(result, self)
     }
 }

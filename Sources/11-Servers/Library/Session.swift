@@ -233,11 +233,11 @@ public class Session: @unchecked Sendable {
         if !isPaused, underWay >= most, run.options.whenFull == .pausesReading {
             isPaused = true
             stream.pauseReading(.sends)
-            run.paused(1)
+            run.gate.count { ($0.paused, $0.pauses) = ($0.paused + 1, $0.pauses + 1) }
         } else if isPaused, underWay <= most / 2 {
             isPaused = false
             stream.resumeReading(.sends)
-            run.paused(-1)
+            run.gate.count { $0.paused -= 1 }
         }
     }
 
@@ -268,7 +268,7 @@ public class Session: @unchecked Sendable {
     /// Under no lock: it is over. Its last figures.
     func over() {
         lock.locked {
-            if isPaused { run.paused(-1) }
+            if isPaused { run.gate.count { $0.paused -= 1 } }
             (stream, isPaused) = (nil, false)
             while waiting.popFirst() != nil {}
             while line.popFirst() != nil {}

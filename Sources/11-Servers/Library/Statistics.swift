@@ -8,7 +8,7 @@ import WorkerPools
 
 /// What an endpoint has done since its start, and what there is now.
 ///
-/// The first group is of one lock: at every moment as many have ended and are there as have come. The others are of that time,
+/// The first group is of one moment: always as many have ended and are there as have come. The others are of that time,
 /// to within the few microseconds that it takes to gather them; to have all of them at one moment would cost a lock for each
 /// packet.
 public struct Statistics: Sendable, Equatable {
@@ -57,31 +57,6 @@ public struct Statistics: Sendable, Equatable {
             && (chunks?.inUse ?? 0) == 0
             && (pages?.locked ?? 0) == 0 && (jobs.map { $0.waiting + $0.running + $0.workers } ?? 0) == 0
             && ends.values.reduce(0, +) == accepted + connected
-    }
-}
-
-extension Statistics: CustomStringConvertible {
-    /// A few lines, for a console.
-    public var description: String {
-        func list<Key: Hashable>(_ counts: [Key: Int], _ name: (Key) -> String) -> String {
-            let parts = counts.map { "\(name($0.key)) \($0.value)" }.sorted()
-            return parts.isEmpty ? "none" : parts.joined(separator: ", ")
-        }
-        return """
-            connections: \(connections) (most \(peak)), \(accepted) accepted, \(connected) made, \(reconnects) made again
-            refused: \(list(refused) { $0.rawValue })
-            ends: \(list(ends) { $0.description })
-            messages: \(messagesIn) in, \(messagesOut) out, \(Int(messagesPerSecond)) a second; bytes: \(bytesIn) in, \
-            \(bytesOut) out
-            sends: \(pendingSends) under way (most of one \(peakPendingSends)), \(paused) paused now, \(pauses) pauses
-            reads: \(pendingReads) pending; accepts: \(accepts.pending) pending, \(accepts.held) with a silent client
-            \(jobs?.description ?? "jobs: none")
-            chunks: \(chunks?.inUse ?? 0) in use, \(chunks?.free ?? 0) free, \(chunks?.made ?? 0) made; \
-            pages: \(pages?.locked ?? 0) locked (most \(pages?.peak ?? 0)), \(mode)
-            files: \(filesUnderWay) under way, \(filesDone) done, \(filesFailed) failed
-            acknowledged: \(acknowledged); came twice: \(repeated)
-            bans: \(bans)\(bans == 0 ? "" : bansAreSilent ? ", silent" : ", by reset"); driver: \(driver)
-            """
     }
 }
 
