@@ -15,7 +15,8 @@ public struct Checksum: Sendable {
     private var lanes = (p1 &+ p2, p2, UInt64(0), 0 &- p1)
     private var total: UInt64 = 0
     /// The bytes at the end that do not make a block yet.
-    private var rest: [UInt8] = []
+    private var rest = InlineArray<32, UInt8>(repeating: 0)
+    private var restCount = 0
 
     /// The sum of no bytes.
     public init() {}
@@ -24,15 +25,23 @@ public struct Checksum: Sendable {
     public mutating func add(_ bytes: UnsafeRawBufferPointer) {
         total &+= UInt64(bytes.count)
         // So many complete the block that was begun, and here the last whole one ends.
-        let begun = rest.isEmpty ? 0 : min(Checksum.block - rest.count, bytes.count)
+        let begun = restCount == 0 ? 0 : min(Checksum.block - restCount, bytes.count)
         let end = bytes.count - (bytes.count - begun) % Checksum.block
-        for byte in bytes[..<begun] { rest.append(byte) }
-        if rest.count == Checksum.block {
-            rest.withUnsafeBytes { Checksum.addBlocks($0, to: &lanes) }
-            rest.removeAll(keepingCapacity: true)
+        keep(bytes[..<begun])
+        if restCount == Checksum.block {
+            rest.span.bytes.withUnsafeBytes { Checksum.addBlocks($0, to: &lanes) }
+            restCount = 0
         }
         Checksum.addBlocks(UnsafeRawBufferPointer(rebasing: bytes[begun..<end]), to: &lanes)
-        for byte in bytes[end...] { rest.append(byte) }
+        keep(bytes[end...])
+    }
+
+    /// Puts bytes aside, at most what is missing of a block.
+    private mutating func keep(_ bytes: Slice<UnsafeRawBufferPointer>) {
+        for byte in bytes {
+            rest[restCount] = byte
+            restCount += 1
+        }
     }
 
     /// The sum of everything so far.
@@ -46,10 +55,10 @@ public struct Checksum: Sendable {
             }
         }
         sum &+= total
-        var left = rest[...]
+        var left = 0..<restCount
         func next(_ count: Int) -> UInt64 {
             defer { left = left.dropFirst(count) }
-            return left.prefix(count).reversed().reduce(0) { $0 << 8 | UInt64($1) }
+            return left.prefix(count).reversed().reduce(0) { $0 << 8 | UInt64(rest[$1]) }
         }
         while left.count >= 8 {
             sum = (sum ^ Checksum.round(0, next(8))).turned(27) &* Checksum.p1 &+ Checksum.p4
