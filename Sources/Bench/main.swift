@@ -20,6 +20,7 @@ let parts: [(name: String, help: String)] = [
     ("files", "several reads in flight beside plain reads"),
     ("reordering", "1, 4 and 8 pending reads with 1, 2 and 4 workers, small and large messages"),
     ("reordering-64", "64 bytes and one worker only"),
+    ("read-sizes", "streams: reads of 1 to 256 KiB, and reads that follow the load"),
     ("locked-memory", "receives with a buffer, without one, and adaptive: 64 bytes, 4 KiB and 64 KiB"),
     ("file-transfer", "one large file: chapter 08's exchange beside a plain loop of sendfile"),
     ("worker-pools", "whom a computation holds up, a second logical worker, and what a job costs"),
@@ -86,6 +87,7 @@ do {
         if part == "all" || part == "async-await" {
             try AsyncEchoes.measure(seconds: perLoad, into: &figures)
         }
+        if part == "all" || part == "read-sizes" { try ReadSizes.measure(seconds: perLoad, into: &figures) }
         if part == "all" || part.hasPrefix("reordering") {
             try PendingReads.measure(seconds: perLoad, isShort: part == "reordering-64", into: &figures)
         }
@@ -102,6 +104,7 @@ FileReads.compare(&figures)
 FileTransfers.compare(&figures)
 Pools.compare(&figures)
 PendingReads.compare(&figures)
+ReadSizes.compare(&figures)
 ReceiveModes.compare(&figures)
 WorkerPoolFigures.compare(&figures)
 ServerFigures.compare(&figures)
