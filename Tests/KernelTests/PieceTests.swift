@@ -11,7 +11,7 @@ import Testing
         weak var observed: Item?
         do {
             var queue = CircularQueue<Item>(capacity: 3)
-            #expect(queue.isEmpty && queue.popFirst() == nil)
+            #expect(queue.isEmpty && queue.oldest == nil && queue.popFirst() == nil)
             var next = 0
             var expected = 0
             for round in 0..<200 {
@@ -26,6 +26,7 @@ import Testing
             let last = Item(next)
             observed = last
             queue.append(last)
+            #expect(queue.oldest?.number == expected)
             while let item = queue.popFirst(), item !== last {
                 #expect(item.number == expected)
                 expected += 1

@@ -23,13 +23,9 @@ extension Session {
         lock.lock()
         defer { lock.unlock() }
         guard let stream, !waiting.isEmpty else { return }
-        while let (command, data) = waiting.popFirst() {
-            if add(command, data, stream) { continue }
-            // The first again, and the others behind it.
-            var others: [(String, [UInt8])] = []
-            while let next = waiting.popFirst() { others.append(next) }
-            for job in [(command, data)] + others { waiting.append(job) }
-            return stream.pauseReading(.jobs)
+        while let (command, data) = waiting.oldest {
+            guard add(command, data, stream) else { return stream.pauseReading(.jobs) }
+            _ = waiting.popFirst()
         }
         stream.resumeReading(.jobs)
     }

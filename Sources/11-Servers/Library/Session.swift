@@ -150,15 +150,13 @@ public class Session: @unchecked Sendable {
         guard !isSendingLine else { return }
         isSendingLine = true
         while exchange(&mustLookAgain, with: false) {
-            while let message = line.popFirst() {
+            while let message = line.oldest {
                 lock.unlock()
                 let isSent = send(message)
                 lock.lock()
-                if isSent { continue }
-                var others: [Delivery.Message] = []
-                while let next = line.popFirst() { others.append(next) }
-                for message in [message] + others { line.append(message) }
-                break
+                // Only the end takes others away meanwhile, and then all of them.
+                guard isSent else { break }
+                _ = line.popFirst()
             }
         }
         isSendingLine = false

@@ -25,6 +25,9 @@ public struct CircularQueue<Element>: ~Copyable {
     /// Whether nothing is in the queue.
     @inlinable public var isEmpty: Bool { held == 0 }
 
+    /// The oldest element, which stays where it is; nil when there is none.
+    @inlinable public var oldest: Element? { held == 0 ? nil : storage[first] }
+
     /// Adds an element at the end.
     @inlinable
     public mutating func append(_ element: consuming Element) {
