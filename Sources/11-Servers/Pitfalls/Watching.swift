@@ -119,7 +119,7 @@ public enum ViewerDoesNotRead {
             let service = try FramedService(
                 RequestHeads(), options: .watched(driver), round: .milliseconds(10))
             var options = StatusPage.Options()
-            (options.interval, options.event) = (.milliseconds(20), .seconds(1))
+            (options.interval, options.event) = (.milliseconds(20), .seconds(3))
             let name = String(repeating: ".", count: size)
             let page = StatusPage(options) { WatchStatistics(name: name) }
             let address = try service.listen { page.handler() }
