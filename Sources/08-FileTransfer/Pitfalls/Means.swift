@@ -337,7 +337,7 @@ public final class ScriptedPeer: @unchecked Sendable {
 
     private func wait(_ wish: Int32) throws(SystemError) {
         var poll = pollfd(fd: socket.descriptor, events: Int16(wish), revents: 0)
-        if Glibc.poll(&poll, 1, 10_000) == 0 {
+        if Glibc.poll(&poll, 1, isSanitized ? 30_000 : 10_000) == 0 {
             throw SystemError(ETIMEDOUT, attempted: "wait for the other side")
         }
     }
