@@ -52,8 +52,12 @@ enum ReadSizes {
         ck_pin_thread(0, 1)
         let start = monotonicNanoseconds()
         let loads = try (0..<clients).map { _ in try Stream(to: address, until: .after(.seconds(seconds))) }
-        let bytes = loads.reduce(0) { $0 + $1.finish() }
+        let ended = boundedResult(.seconds(seconds + 30)) { loads.map { $0.finish() } }
         let elapsed = Double(monotonicNanoseconds() - start) / 1e9
+        guard let counts = ended, counts.allSatisfy({ $0.received == $0.sent }) else {
+            throw SystemError(EIO, attempted: "get all bytes back from the server")
+        }
+        let bytes = counts.reduce(0) { $0 + $1.received }
         guard hub.stop() else { throw SystemError(ETIMEDOUT, attempted: "stop the server") }
         figures.add(name, "MB/s", Double(bytes) / elapsed / 1e6)
     }
@@ -61,19 +65,19 @@ enum ReadSizes {
     /// A client: one thread sends, one reads what comes back.
     private final class Stream: Sendable {
         private let socket: Socket
-        private let received = Counter()
+        private let sent = Counter(), received = Counter()
         private let threads: [Kernel.Thread]
         private static let piece = 256 << 10
 
         init(to address: Address, until deadline: Deadline) throws {
             socket = try Socket.connected(to: address)
             try socket.setBlocking(true)
-            let (socket, received) = (socket, received)
+            let (socket, sent, received) = (socket, sent, received)
             threads = [
                 startThread("sends") {
                     let bytes = [UInt8](repeating: 7, count: Stream.piece)
                     bytes.withUnsafeBytes { bytes in
-                        while !deadline.hasPassed { _ = try? socket.sendNow(bytes) }
+                        while !deadline.hasPassed, let count = try? socket.sendNow(bytes) { sent.add(count) }
                     }
                     try? socket.shutDownSending()
                 },
@@ -85,11 +89,11 @@ enum ReadSizes {
             ]
         }
 
-        /// Waits for the end. Bytes that came back.
-        func finish() -> Int {
+        /// Waits for the end. Bytes that went there, and came back.
+        func finish() -> (sent: Int, received: Int) {
             for thread in threads { thread.join() }
             socket.close()
-            return received.value
+            return (sent.value, received.value)
         }
     }
 }

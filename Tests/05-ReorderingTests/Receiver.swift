@@ -16,7 +16,9 @@ private final class ScriptedEnd: ReceivingEnd {
     /// What is pending, in the order of the posts. Nil stands for the wait.
     var pending: [Chunk?] = []
     /// What has completed, in that order, and whose packet has not been taken in.
-    var packets: [(slot: Chunk?, bytes: Int, error: Int32)] = []
+    var packets: [Packet] = []
+    /// Of a slot, or, without one, of the wait.
+    typealias Packet = (slot: Chunk?, bytes: Int, error: Int32)
     var postError: Int32 = 0
     var chunks = FreeList<Chunk>(maximumFree: 64, maximumInUse: 64) { Chunk(capacity: 8) }
     private(set) var taken = 0
@@ -202,6 +204,17 @@ private final class ScriptedPolicy: ReceivePolicy, @unchecked Sendable {
     }
 }
 
+extension OrderedReceiver {
+    /// Takes a packet in, as a connection does.
+    fileprivate mutating func take(_ packet: ScriptedEnd.Packet) {
+        if let slot = packet.slot {
+            completed(slot, packet.bytes, packet.error)
+        } else {
+            waitCompleted(packet.error)
+        }
+    }
+}
+
 /// A connection without a socket and without threads: one step after the other, in the order of a script.
 private final class Model {
     let end = ScriptedEnd()
@@ -234,9 +247,9 @@ private final class Model {
     /// Takes a packet in. Any of those that are there: workers are of any speed. But never the wait's before those that
     /// completed in front of it: it has no number, and what comes after it is read when its packet is there.
     func takePacket(_ index: Int) {
-        let (slot, bytes, error) = end.packets.remove(at: index)
-        if let slot { receiver.completed(slot, bytes, error) } else { receiver.waitCompleted(error) }
-        if slot == nil { ask() }
+        let packet = end.packets.remove(at: index)
+        receiver.take(packet)
+        if packet.slot == nil { ask() }
         check()
     }
 
@@ -401,12 +414,7 @@ struct Chapter05ReorderingReceiver {
         end.run()
         var heard: [UInt8] = []
         while !end.packets.isEmpty {
-            let packet = end.packets.removeFirst()
-            if let slot = packet.slot {
-                receiver.completed(slot, packet.bytes, packet.error)
-            } else {
-                receiver.waitCompleted(packet.error)
-            }
+            receiver.take(end.packets.removeFirst())
             while let chunk = receiver.takeNext() {
                 heard += chunk.contents
                 receiver.replan(end, nil, with: chunk, mayWait: true)
@@ -426,14 +434,7 @@ struct Chapter05ReorderingReceiver {
         var (heard, sizes): ([UInt8], [Int]) = ([], [])
         for _ in 0..<40 where heard.count < 120 {
             end.run()
-            if !end.packets.isEmpty {
-                let packet = end.packets.removeFirst()
-                if let slot = packet.slot {
-                    receiver.completed(slot, packet.bytes, packet.error)
-                } else {
-                    receiver.waitCompleted(packet.error)
-                }
-            }
+            if !end.packets.isEmpty { receiver.take(end.packets.removeFirst()) }
             receiver.replan(end, nil, mayWait: true)
             while let chunk = receiver.takeNext() {
                 heard += chunk.contents

@@ -64,8 +64,10 @@ struct OrderedReceiver: ~Copyable {
     private var standardRoom = 0
     /// As much as that, or less, and nothing larger is ever asked for.
     private let maximumRoom: Int
-    /// Bytes of the stream that are here, and as far as which reads may grow. (I5.12)
-    private var came = 0, growsUpTo: Int
+    /// Bytes of the stream that have come.
+    private var came = 0
+    /// As far as to this byte of the stream reads may grow. (I5.12)
+    private var growsUpTo: Int
     private(set) var counters = Counters()
 
     /// What a receiver has seen.
@@ -145,24 +147,21 @@ struct OrderedReceiver: ~Copyable {
                 return .readNow(buffer)
             }
         }
-        return policy?.plan(slot, need) ?? .read(slot.memory)
+        return policy?.plan(slot, ReceiveNeed(posted: posted, isReadable: isReadable, lastFill: lastFill))
+            ?? .read(slot.memory)
     }
 
-    /// The most that may be read at once, where that is more than a chunk. Behind what is expected there may be anything: so it is
-    /// not read along.
+    /// The most that may be read at once, where that is more than a chunk: nothing is read along of what stands behind the bytes
+    /// that are expected.
     private var room: Int { min(maximumRoom, growsUpTo - came) }
 
-    /// The handler knows what the bytes up to there are.
+    /// The handler knows what the bytes up to this one are.
     mutating func expect(upTo end: Int) { growsUpTo = max(growsUpTo, end) }
 
     private func returnLarger(of slot: Chunk, _ end: some ReceivingEnd) {
         guard slot.hasLarger, let buffer = slot.buffer else { return }
         (slot.hasLarger, slot.buffer) = (false, nil)
         end.returnLarger(buffer)
-    }
-
-    private var need: ReceiveNeed {
-        ReceiveNeed(posted: posted, isReadable: isReadable, lastFill: lastFill)
     }
 
     /// Number and post are one step, so the order of the numbers is the order of the posts, and that is the order in which

@@ -18,9 +18,9 @@ extension StreamConnection {
         leave()
     }
 
-    /// Says that the next bytes of the stream, behind the chunk that the handler is being called with, are known to be of one
-    /// kind, such as a file's: reads may grow that far also where they do not by themselves (`growsUnasked`). In `received`
-    /// only; the last call counts.
+    /// Says that so many bytes of the stream, behind the chunk that the handler is being called with, are known to be of one
+    /// kind, such as a file's: reads may grow as far as that also where they do not by themselves (`growsUnasked`). In
+    /// `received` only; the call that reaches furthest counts.
     public func expect(_ bytes: Int) { lock.locked { receiver.expect(upTo: counted.bytesReceived + bytes) } }
 
     /// For a receive policy that has changed its mind: asks for the buffers of posted reads back, and asks the policy anew.

@@ -57,6 +57,20 @@ public enum AbortLeavesMode {
                 answers == [.agree, .verified] && stand.folder.contents("c") == ScratchFolder.pattern(30_000)
                 && isRight
             lines.append("left of both: \(left.count) files; the next one over the same connection: whole")
+            // By this side as the sender, which has no answer yet: the other one is told, and the next file is announced.
+            let here = try ScratchFolder()
+            let path = try here.make("d", bytes: 100)
+            for connection in stand.server.connections {
+                try connection.send(file: path)
+                isRight = try peer.hear()?.kind == .announce && isRight
+                connection.callOff()
+                isRight = try peer.hear()?.kind == .abort && isRight
+                let next = try connection.send(file: path)
+                isRight = try peer.hear()?.kind == .announce && isRight
+                connection.callOff(.file(next))
+                isRight = try peer.hear()?.kind == .abort && isRight
+            }
+            lines.append("called off by this side as the sender: nothing is left, and the next is announced")
             isRight = left.isEmpty && stand.server.stop() && stand.folder.names == ["c"] && isRight
             return Observation(happened: !isRight, lines: lines)
         })

@@ -57,7 +57,8 @@ struct ServingName {
     }
 
     private func makeSocket() throws(SystemError) -> Int32 {
-        let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
+        // A name that very many are waiting at is refused, not waited for.
+        let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
         let descriptor = socket(AF_UNIX, type, 0)
         guard descriptor >= 0 else { throw SystemError(errno, attempted: "make a socket for a name") }
         return descriptor

@@ -49,7 +49,7 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
             if let number = try? message.integer(UInt64.self, at: 9, .bigEndian),
                 let token = delivery.acknowledged(number)
             {
-                run.gate.count { $0.acknowledged += 1 }
+                run.acknowledged.add(1, ordering: .relaxed)
                 run.handler.acknowledged(token, self)
             }
         default: failed(connection, FrameError(.outOfBounds(wanted: 1, available: 0), at: 0))

@@ -24,6 +24,7 @@ extension Run {
             return last.rate
         }
         now.peakPendingSends = mostUnderWay.load(ordering: .relaxed)
+        now.acknowledged = acknowledged.load(ordering: .relaxed)
         (now.jobs, now.pages, now.mode) = (jobs.counters, receives.budget.counters, receives.mode)
         now.bans = gate.bans.ranges.count
         (now.driver, now.alive) = (hub.driverKind, registry.counters.alive)

@@ -37,7 +37,7 @@ final class Run: @unchecked Sendable {
 
     /// The last look that was a second after the one before, and the messages in a second at that time.
     let sample = Guarded<(at: UInt64, messages: Int, rate: Double)>((0, 0, 0))
-    let mostUnderWay = Atomic<Int>(0)
+    let mostUnderWay = Atomic<Int>(0), acknowledged = Atomic<Int>(0)
 
     /// Bottom up. What exists when something throws is taken down again.
     init(_ options: EndpointOptions, _ handler: any EndpointHandler, _ seen: Guarded<SeenMessages>)
