@@ -1,4 +1,5 @@
 import Contexts
+import Foundation
 import Framing
 import Glibc
 import Kernel
@@ -64,23 +65,24 @@ struct ConsoleTests {
     func random(driver: DriverKind) async throws {
         try await onAThread {
             let server = try startServer(driver) { $0.endpoint.limits.idle = .milliseconds(100_000) }
-            let console = Console(server, .init()) { _ in }
+            // Soon, so that the test does not wait for two seconds on average.
+            var switches = Console.Switches()
+            switches.mean = .milliseconds(1)
+            let console = Console(server, switches) { _ in }
             #expect(refusal(console, "random perhaps") == "perhaps is neither on nor off")
             for _ in 0..<2 {
                 let client = try PlainClient(to: server.address!)
                 #expect(client.isEchoed())
+                // A second time is no second clock.
                 try console.perform(["random", "on"])
-                // Soon, so that the test does not wait for two seconds on average.
-                server.randomDisconnect = (.milliseconds(1), 1)
                 #expect(client.socket.isEnded())
+                client.socket.close()
                 try server.stop()
-                #expect(server.randomDisconnect != nil)
                 try server.start()
             }
             let another = try PlainClient(to: server.address!)
             #expect(another.socket.isEnded())
             try console.perform(["random", "off"])
-            #expect(server.randomDisconnect == nil)
             let last = try PlainClient(to: server.address!)
             #expect(last.isEchoed() && !last.socket.isEnded(within: .milliseconds(700)))
             try server.stop(within: .zero)
@@ -119,6 +121,24 @@ struct ConsoleTests {
                     #expect(doors.lines == lines && doors.page == page)
                 }
             }
+            try server.stop(within: .zero)
+        }
+    }
+
+    @Test("what is told of a server twice a second has a bound", arguments: DriverKind.permitted)
+    func figuresAreBounded(driver: DriverKind) async throws {
+        try await onAThread {
+            let server = try startServer(driver)
+            let watching = Watching(server, name: "a server")
+            let clients = try (0..<Watching.rowLimit + 10).map { _ in try PlainClient(to: server.address!) }
+            #expect(eventually { server.connectionCount == clients.count })
+            for number in 0..<100 { watching.note("\(number)") }
+            let parsed = try JSONSerialization.jsonObject(with: Data("\(watching.figures)".utf8))
+            let figures = try #require(parsed as? [String: Any])
+            #expect(figures["connections"] as? Int == clients.count)
+            #expect((figures["rows"] as? [[String: Any]])?.count == Watching.rowLimit)
+            #expect(figures["lines"] as? [String] == (80..<100).map { "\($0)" })
+            for client in clients { try client.socket.abort() }
             try server.stop(within: .zero)
         }
     }
@@ -199,6 +219,26 @@ struct ConsoleTests {
             #expect(child.wait(within: .seconds(20)).status == 0)
             second.send(signal: SIGTERM)
             #expect(second.wait(within: .seconds(20)).status == 0)
+        }
+    }
+
+    // Descriptors are the process's: it has one of its own.
+    @Test("a name that is taken, and one that nobody has, leave no descriptor behind")
+    func nameTaken() async {
+        await #expect(processExitsWith: .success) {
+            Resources.settle()
+            // So long as they listen here no other server does.
+            let places = try (0..<2).map { _ in try Socket.listener(on: .loopback()) }
+            let names = try places.map { ServingName(port: try $0.localAddress.port) }
+            try names[0].take()
+            let before = Resources.openDescriptors
+            for _ in 0..<3 {
+                let error = #expect(throws: SystemError.self) { try names[0].take() }
+                #expect(error?.code == EADDRINUSE)
+                #expect(throws: BadCommand.self) { try names[1].stop(within: .zero) }
+            }
+            #expect(Resources.openDescriptors == before)
+            for place in places { place.close() }
         }
     }
 

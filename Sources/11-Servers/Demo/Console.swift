@@ -4,6 +4,7 @@ import Glibc
 import Kernel
 import Reordering
 import Servers
+import ServersPitfalls
 import Stage
 import WorkerPools
 
@@ -14,6 +15,8 @@ final class Console: Sendable {
     private let say: @Sendable (String) -> Void
     /// Opens what a server has beside its own address, each time it is started.
     private let opens: @Sendable () throws -> Void
+    /// Ends sessions, while `random` is on.
+    private let chance = Guarded<Chance?>(nil)
     /// Set by `quit`.
     let isOver = Gate()
 
@@ -21,6 +24,8 @@ final class Console: Sendable {
     struct Switches: Sendable {
         /// Answers are answered again; see `flood`.
         let flood = Guarded(false)
+        /// How long a session stands on average, with `random on`.
+        var mean = Duration.seconds(2)
         init() {}
     }
 
@@ -74,7 +79,10 @@ final class Console: Sendable {
             let isOn = try isOn(text)
             switches.flood.locked { $0 = isOn }
         case ("random", 1):
-            endpoint.randomDisconnect = try isOn(text) ? (.seconds(2), monotonicNanoseconds()) : nil
+            let isOn = try isOn(text)
+            chance.locked { exchange(&$0, with: nil) }?.stop()
+            let seed = monotonicNanoseconds()
+            if isOn { try chance.locked { $0 = try Chance(endpoint, mean: switches.mean, seed: seed) } }
         case ("auto", 1):
             let isOn = try isOn(text)
             for link in endpoint.links { link.reconnects = isOn }

@@ -15,7 +15,8 @@ extension Statistics {
             messages: \(messagesIn) in, \(messagesOut) out, \(Int(messagesPerSecond)) a second; bytes: \(bytesIn) in, \
             \(bytesOut) out
             sends: \(pendingSends) under way (most of one \(peakPendingSends)), \(paused) paused now, \(pauses) pauses
-            reads: \(pendingReads) pending; accepts: \(accepts.pending) pending, \(accepts.held) with a silent client
+            reads: \(pendingReads) pending; accepts: \(accepts.reduce(0) { $0 + $1.pending }) pending, \
+            \(accepts.reduce(0) { $0 + $1.held }) with a silent client
             \(jobs?.description ?? "jobs: none")
             chunks: \(chunks?.inUse ?? 0) in use, \(chunks?.free ?? 0) free, \(chunks?.made ?? 0) made; \
             pages: \(pages?.locked ?? 0) locked (most \(pages?.peak ?? 0)), \(mode)

@@ -21,91 +21,101 @@ final class Watching: Sendable {
         return try endpoint.listen(on: address, codec: RequestHeads()) { page.handler() }
     }
 
+    /// Connections and texts that are shown at most: what is sent twice a second has a bound.
+    static let (rowLimit, lineLimit) = (200, 20)
+
     /// A text that a client has sent, to be shown among the last ones.
     func note(_ line: String) {
         lines.locked { lines in
             lines.append(line)
-            if lines.count > WatchStatistics.lineLimit { lines.removeFirst() }
+            if lines.count > Watching.lineLimit { lines.removeFirst() }
         }
     }
 
     /// What the page shows, now.
-    var figures: WatchStatistics {
+    var figures: JSON {
         let now = endpoint.statistics
-        var shown = WatchStatistics(name: name)
-        shown.milliseconds = monotonicNanoseconds() / 1_000_000
-        shown.messages = now.messagesIn + now.messagesOut
-        shown.bytes = now.bytesIn + now.bytesOut
-        (shown.connections, shown.peak) = (now.connections, now.peak)
-        shown.rows = endpoint.sessions.prefix(WatchStatistics.rowLimit).map { row($0.statistics) }
-        shown.lines = lines.locked { $0 }
+        var workers: JSON = [:]
+        var groups: [JSON] = []
         if let port = endpoint.port {
             let ((running, waiting), inDriver) = (port.workers, port.workersInDriver)
-            shown.workers = [
-                .init("running", running), .init("in the driver", inDriver),
-                .init("parked", max(0, waiting - inDriver)),
-                .init("blocked", max(0, endpoint.options.ioWorkers - running - waiting)),
-            ]
-            shown.groups.append(
-                .init(
+            workers = numbers([
+                ("running", running), ("in the driver", inDriver), ("parked", max(0, waiting - inDriver)),
+                ("blocked", max(0, endpoint.options.ioWorkers - running - waiting)),
+            ])
+            groups.append(
+                group(
                     "Port",
                     [
-                        .init("packets waiting", port.queuedPackets),
-                        .init("reads pending", now.pendingReads),
-                        .init("accepts pending", now.accepts.pending),
-                        .init("sends pending", now.pendingSends), .init("sessions paused", now.paused),
+                        ("packets waiting", port.queuedPackets), ("reads pending", now.pendingReads),
+                        ("accepts pending", now.accepts.reduce(0) { $0 + $1.pending }),
+                        ("sends pending", now.pendingSends), ("sessions paused", now.paused),
                     ]))
         }
-        shown.groups.append(
-            .init(
+        groups.append(
+            group(
                 "Memory, \(now.mode)",
                 [
-                    .init("chunks in use", now.chunks?.inUse ?? 0),
-                    .init("chunks free", now.chunks?.free ?? 0),
-                    .init("pages locked", now.pages?.locked ?? 0), .init("most pages", now.pages?.peak ?? 0),
+                    ("chunks in use", now.chunks?.inUse ?? 0), ("chunks free", now.chunks?.free ?? 0),
+                    ("pages locked", now.pages?.locked ?? 0), ("most pages", now.pages?.peak ?? 0),
                 ]))
         if let jobs = now.jobs {
-            shown.groups.append(
-                .init(
+            groups.append(
+                group(
                     "Jobs",
                     [
-                        .init("waiting", jobs.waiting), .init("running", jobs.running),
-                        .init("done", jobs.done),
-                        .init("workers", jobs.workers),
+                        ("waiting", jobs.waiting), ("running", jobs.running), ("done", jobs.done),
+                        ("workers", jobs.workers),
                     ]))
         }
-        shown.groups.append(
-            .init(
+        groups += [
+            group(
                 "Files",
                 [
-                    .init("under way", now.filesUnderWay), .init("done", now.filesDone),
-                    .init("failed", now.filesFailed),
-                ]))
-        shown.groups.append(.init("Refused", named(now.refused) { $0.rawValue }))
-        shown.groups.append(.init("Ended", named(now.ends) { $0.description }))
-        return shown
+                    ("under way", now.filesUnderWay), ("done", now.filesDone), ("failed", now.filesFailed),
+                ]),
+            group("Refused", now.refused.map { ($0.key.rawValue, $0.value) }.sorted { $0.0 < $1.0 }),
+            group("Ended", now.ends.map { ($0.key.description, $0.value) }.sorted { $0.0 < $1.0 }),
+        ]
+        return [
+            "name": .text(name), "milliseconds": .number(Int(monotonicNanoseconds() / 1_000_000)),
+            "messages": .number(now.messagesIn + now.messagesOut),
+            "bytes": .number(now.bytesIn + now.bytesOut),
+            "connections": .number(now.connections), "peak": .number(now.peak), "workers": workers,
+            "groups": .list(groups),
+            "rows": .list(endpoint.sessions.prefix(Watching.rowLimit).map { row($0.statistics) }),
+            "lines": .list(lines.locked { $0 }.map { .text($0) }),
+        ]
     }
 
-    private func named<Key: Hashable>(_ counts: [Key: Int], _ name: (Key) -> String) -> [WatchStatistics
-        .Figure]
-    {
-        let figures = counts.map { WatchStatistics.Figure(name($0.key), $0.value) }.sorted {
-            $0.name < $1.name
-        }
-        return figures.isEmpty ? [.init("none", 0)] : figures
+    private func numbers(_ figures: [(String, Int)]) -> JSON {
+        .object(figures.map { (name: $0, value: .number($1)) })
     }
 
-    private func row(_ session: SessionStatistics) -> WatchStatistics.Row {
+    private func group(_ name: String, _ figures: [(String, Int)]) -> JSON {
+        ["name": .text(name), "figures": numbers(figures.isEmpty ? [("none", 0)] : figures)]
+    }
+
+    private func row(_ session: SessionStatistics) -> JSON {
         let state =
             session.ending.map { "ending: \($0)" }
             ?? (session.isPaused
                 ? "paused"
                 : session.file == nil
                     ? "open" : session.isSendingFile ? "sending a file" : "receiving a file")
-        return WatchStatistics.Row(
-            id: session.id.map { "\($0)" } ?? "", address: session.address?.unmapped.description ?? "",
-            state: state,
-            messages: session.messagesIn + session.messagesOut, bytes: session.bytesIn + session.bytesOut,
-            file: session.file.map { .init(name: $0.name, done: $0.bytes, size: $0.total) })
+        var row: [(name: String, value: JSON)] = [
+            ("id", .text(session.id.map { "\($0)" } ?? "")),
+            ("address", .text(session.address?.unmapped.description ?? "")), ("state", .text(state)),
+            ("messages", .number(session.messagesIn + session.messagesOut)),
+            ("bytes", .number(session.bytesIn + session.bytesOut)),
+        ]
+        if let file = session.file {
+            row.append(
+                (
+                    "file",
+                    ["name": .text(file.name), "done": .number(file.bytes), "size": .number(file.total)]
+                ))
+        }
+        return .object(row)
     }
 }

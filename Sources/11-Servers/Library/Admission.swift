@@ -95,9 +95,6 @@ final class Gate: @unchecked Sendable {
         }
     }
 
-    /// One of those stands.
-    func connectedOutward() { lock.locked { accounts.connected += 1 } }
-
     /// Somebody for whom a place was taken did not come in after all.
     func takeBack(_ remote: Address, _ why: Refusal) {
         lock.locked {

@@ -85,10 +85,10 @@ public final class Link: @unchecked Sendable {
     private let codec: LengthPrefixed
     private let options: LinkOptions
     /// Messages that wait to be acknowledged: they outlive the connection.
-    let delivery = Delivery()
+    let delivery: Delivery
     private let lock = Lock()
 
-    // MARK: Guarded by the lock
+    // MARK: Guarded by the lock. That of the session may be taken inside of it.
 
     private var present: Session?
     /// An attempt is under way, or a connection stands.
@@ -96,12 +96,13 @@ public final class Link: @unchecked Sendable {
     /// The program wants a connection.
     private var isWanted = false
     private var comesBack: Bool
-    private var pauses: Pauses?
-    private var timer: PoolTimer?
-    private var kept: [[UInt8]] = []
+    private var pauses: Pauses
+    private lazy var timer = PoolTimer(run.timers) { [weak self] _ in self?.attempt() }
+    private var kept = CircularQueue<(bytes: [UInt8], token: Int?)>(capacity: 1)
 
     init(_ run: Run, _ address: Address, _ codec: LengthPrefixed, _ options: LinkOptions) {
         (self.run, self.address, self.codec, self.options) = (run, address, codec, options)
+        delivery = Delivery(longest: run.longestNumbered(codec))
         comesBack = options.reconnection != nil
         pauses = Pauses(options.reconnection ?? Reconnection())
     }
@@ -115,37 +116,37 @@ public final class Link: @unchecked Sendable {
         set { lock.locked { comesBack = newValue } }
     }
 
-    /// Sends a message; while there is no connection it is kept or refused, as the options say.
+    /// Sends a message; while there is no connection it is kept or refused, as the options say. What was kept goes first, as soon
+    /// as there is room for it.
     ///
-    /// - Throws: ENOTCONN; ENOBUFS when too many are kept or under way.
+    /// - Throws: ENOTCONN; ENOBUFS when too many are kept or under way; EMSGSIZE.
     public func send(_ message: RawSpan, token: Int? = nil) throws(SystemError) {
         lock.lock()
-        guard let session = present else {
-            defer { lock.unlock() }
-            guard case .kept(let most) = options.whileApart else {
-                throw SystemError(ENOTCONN, attempted: "send to \(address)")
-            }
-            guard kept.count < most else {
-                throw SystemError(ENOBUFS, attempted: "keep more than \(most) messages for \(address)")
-            }
-            return kept.append(message.withUnsafeBytes { Array($0) })
+        if let session = present, kept.isEmpty {
+            lock.unlock()
+            return try session.send(message, token: token)
         }
-        lock.unlock()
-        try session.send(message, token: token)
+        defer { lock.unlock() }
+        guard case .kept(let most) = options.whileApart else {
+            throw SystemError(ENOTCONN, attempted: "send to \(address)")
+        }
+        guard kept.count < most else {
+            throw SystemError(ENOBUFS, attempted: "keep more than \(most) messages for \(address)")
+        }
+        guard Run.frame(message, codec, run.tag(for: codec)) != nil else {
+            throw SystemError(EMSGSIZE, attempted: "frame \(message.byteCount) bytes")
+        }
+        kept.append((message.withUnsafeBytes { Array($0) }, token))
     }
 
     /// Sends a message that is kept until the server's program has said that it has it, over however many connections.
+    ///
+    /// - Throws: as `Session.sendAcknowledged`, but not for want of a connection.
     public func sendAcknowledged(_ message: RawSpan, token: Int) throws(SystemError) {
-        lock.lock()
-        if let session = present {
-            lock.unlock()
-            return try session.sendAcknowledged(message, token: token)
-        }
-        // Under the lock: the connection that comes next looks there before it is the present one.
-        let kept = delivery.keep(message.withUnsafeBytes { Array($0) }, token)
-        lock.unlock()
-        guard kept != nil else {
-            throw SystemError(ENOBUFS, attempted: "keep more than \(Delivery.limit) messages for \(address)")
+        // Under the lock: a connection that comes takes along what is there, and what is said later goes behind.
+        try lock.locked { () throws(SystemError) in
+            let message = try delivery.keep(message, token)
+            present?.send(numbered: [message])
         }
     }
 
@@ -159,20 +160,16 @@ public final class Link: @unchecked Sendable {
 
     /// Ends the connection, and makes none until `connect`.
     public func disconnect(_ way: StreamConnection.Disconnect = .graceful(within: .seconds(5))) {
-        let session = lock.locked {
-            isWanted = false
-            timer?.cancel()
-            return present
-        }
-        session?.disconnect(way)
+        stop()?.disconnect(way)
     }
 
-    /// The endpoint stops.
-    func stop() {
+    /// Makes no more connections. The session that there is.
+    @discardableResult
+    func stop() -> Session? {
         lock.locked {
             isWanted = false
-            timer?.cancel()
-            timer = nil
+            timer.cancel()
+            return present
         }
     }
 
@@ -185,8 +182,7 @@ public final class Link: @unchecked Sendable {
         }
         guard isOurs else { return }
         guard run.gate.enterOutward() else { return isOver(.closed(.outOfResources), stood: false) }
-        let session = FramedSession<LengthPrefixed>(run, self)
-        run.rounds.set()
+        let session = FramedSession(run, codec, link: self)
         do throws(SystemError) {
             try run.hub.connect(
                 to: address, from: options.from, within: options.connectLimit,
@@ -202,28 +198,21 @@ public final class Link: @unchecked Sendable {
     /// A connection stands: what waited for it goes first, and once.
     func stands(_ session: Session) {
         lock.locked {
-            if let attempt = pauses?.attempt, attempt > 0 { run.gate.count { $0.reconnects += 1 } }
-            pauses?.begin()
+            if pauses.attempt > 0 { run.gate.count { $0.reconnects += 1 } }
+            pauses.begin()
+            present = session
+            session.send(numbered: delivery.undelivered)
         }
-        var last: UInt64 = 0
-        while true {
-            // What is said meanwhile goes behind.
-            let (messages, words) = lock.locked { () -> ([Delivery.Message], [[UInt8]]) in
-                let messages = delivery.undelivered.filter { $0.number > last }
-                if kept.isEmpty, messages.isEmpty { present = session }
-                return (messages, exchange(&kept, with: []))
-            }
-            if words.isEmpty, messages.isEmpty { return }
-            last = messages.last?.number ?? last
-            session.sendAgain(messages)
-            for (index, word) in words.enumerated() {
-                do throws(SystemError) { try session.send(word.span.bytes) } catch {
-                    // No room, or it is gone again: what is left waits for the next.
-                    return lock.locked {
-                        kept = Array(words[index...]) + kept
-                        present = session
-                    }
-                }
+        sendKept()
+    }
+
+    /// As far as there is room; a send that is over goes on with it.
+    func sendKept() {
+        lock.locked {
+            while let session = present, let word = kept.oldest {
+                // No room, or it is gone again: then it waits for the next.
+                guard (try? session.send(word.bytes.span.bytes, token: word.token)) != nil else { return }
+                _ = kept.popFirst()
             }
         }
     }
@@ -237,14 +226,12 @@ public final class Link: @unchecked Sendable {
         lock.lock()
         isBusy = false
         guard isWanted, !run.isStopping.load(ordering: .relaxed) else { return lock.unlock() }
-        guard comesBack, let pause = pauses?.next() else {
+        guard comesBack, let pause = pauses.next() else {
             isWanted = false
             lock.unlock()
             return run.handler.gaveUp(self)
         }
-        let attempt = pauses!.attempt
-        let timer = timer ?? PoolTimer(run.clock) { [weak self] _ in self?.attempt() }
-        self.timer = timer
+        let (attempt, timer) = (pauses.attempt, timer)
         lock.unlock()
         run.handler.reconnecting(self, attempt: attempt, after: pause)
         try? timer.set(after: pause)

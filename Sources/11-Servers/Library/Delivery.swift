@@ -1,32 +1,47 @@
 import Contexts
+import Glibc
 import Kernel
 
 /// Messages that count as sent only when the program at the other end has said that it has them. They are kept until then, so
 /// that they can be sent again on another connection. (I11.7)
 final class Delivery: Sendable {
     /// Who sends them: the name goes along with each, and stays the same over all connections.
-    let sender: UInt64
+    private let sender = UInt64.random(in: 1 ... .max)
+    /// The most bytes of a message; nil where none is acknowledged.
+    private let longest: Int?
     private let state = Guarded<(last: UInt64, kept: [Message])>((0, []))
 
-    struct Message: Sendable, Equatable {
+    struct Message: Sendable {
         let number: UInt64
         let token: Int
+        /// As they are sent: behind the sender and the number, of eight bytes each.
         let bytes: [UInt8]
     }
 
+    /// Bytes of a tag, the sender and the number in front of a message.
+    static let head = 17
     /// The most that are kept: no more than the other side remembers.
     static let limit = SeenMessages.memory
 
-    init(sender: UInt64 = .random(in: 1 ... .max)) { self.sender = sender }
+    init(longest: Int?) { self.longest = longest }
 
-    /// Keeps a message, under a number of its own; nil when there are too many already.
-    func keep(_ bytes: [UInt8], _ token: Int) -> Message? {
-        state.locked { state in
-            guard state.kept.count < Delivery.limit else { return nil }
+    /// Keeps a message, under a number of its own.
+    ///
+    /// - Throws: EOPNOTSUPP where nothing is acknowledged, EMSGSIZE, ENOBUFS when too many are kept already.
+    func keep(_ message: RawSpan, _ token: Int) throws(SystemError) -> Message {
+        guard let longest else { throw SystemError(EOPNOTSUPP, attempted: "have a message acknowledged") }
+        guard message.byteCount <= longest else {
+            throw SystemError(EMSGSIZE, attempted: "have \(message.byteCount) bytes acknowledged")
+        }
+        return try state.locked { state throws(SystemError) in
+            guard state.kept.count < Delivery.limit else {
+                throw SystemError(ENOBUFS, attempted: "send one more message without an answer")
+            }
             state.last += 1
-            let message = Message(number: state.last, token: token, bytes: bytes)
-            state.kept.append(message)
-            return message
+            let head = [sender.bigEndian, state.last.bigEndian].withUnsafeBytes { Array($0) }
+            let bytes = head + message.withUnsafeBytes { Array($0) }
+            state.kept.append(Message(number: state.last, token: token, bytes: bytes))
+            return state.kept[state.kept.count - 1]
         }
     }
 

@@ -23,7 +23,6 @@ public class Endpoint: @unchecked Sendable {
     private var list: BanList
     private var last = Statistics()
     private var listening: [Address] = []
-    private var chance: (mean: Duration, seed: UInt64)?
 
     private enum State {
         case idle, starting
@@ -34,7 +33,6 @@ public class Endpoint: @unchecked Sendable {
     /// An endpoint that does nothing yet, and costs nothing.
     public init(_ options: EndpointOptions = EndpointOptions(), handler: any EndpointHandler) {
         (self.options, self.handler, list) = (options, handler, options.bans)
-        chance = options.randomDisconnect
         seen = Guarded(SeenMessages(maximumSenders: options.maximumConnections))
     }
 
@@ -61,7 +59,7 @@ public class Endpoint: @unchecked Sendable {
         let run: Run
         do throws(SystemError) {
             var options = options
-            (options.bans, options.randomDisconnect) = (bans, randomDisconnect)
+            options.bans = bans
             run = try Run(options, handler, seen)
         } catch {
             settle(.idle)
@@ -94,39 +92,28 @@ public class Endpoint: @unchecked Sendable {
     @discardableResult
     public func stop(within grace: Duration? = nil) throws(EndpointError) -> Statistics {
         if let run = current { try run.requireOutside() }
-        let run = monitor.locked { () -> Run? in
+        let own = try monitor.locked { () throws(EndpointError) -> Run? in
             while case .starting = state { monitor.wait() }
-            switch state {
-            case .running(let run):
+            if case .running(let run) = state {
                 state = .stopping(run)
-                monitor.broadcast()
                 return run
-            default: return nil
             }
-        }
-        if let run {
-            finishStop(run, grace ?? options.limits.stop)
-            let statistics = lastStatistics
-            handler.stopped(statistics)
-            return statistics
-        }
-        // Another is at it, or nothing is there.
-        let waited = monitor.locked { () -> Bool in
-            guard case .stopping = state else { return false }
+            // Another is at it, or nothing is there.
+            guard case .stopping = state else { throw .notStarted }
             while case .stopping = state { monitor.wait() }
-            return true
+            return nil
         }
-        guard waited else { throw .notStarted }
+        if let own {
+            finishStop(own, grace ?? options.limits.stop)
+            handler.stopped(lastStatistics)
+        }
         return lastStatistics
     }
 
     private func finishStop(_ run: Run, _ grace: Duration) {
         let statistics = run.stop(within: grace)
-        monitor.locked {
-            (last, listening) = (statistics, [])
-            state = .idle
-            monitor.broadcast()
-        }
+        monitor.locked { (last, listening) = (statistics, []) }
+        settle(.idle)
     }
 
     private var lastStatistics: Statistics { monitor.locked { last } }
@@ -161,7 +148,7 @@ public class Endpoint: @unchecked Sendable {
     public func listen<Codec: FrameCodec>(on address: Address, codec: Codec) throws(EndpointError) -> Address
     {
         try listen(on: address, codec) { run, client in
-            run.handler(FramedSession<Codec>(run, admitted: client))
+            run.handler(FramedSession(run, codec, admitted: client))
         }
     }
 
@@ -223,15 +210,6 @@ public class Endpoint: @unchecked Sendable {
             guard let run = current else { return }
             run.gate.bans = bans
             run.applyBans()
-        }
-    }
-
-    /// Ends sessions by chance, from the next round of the clock on: see `EndpointOptions.randomDisconnect`.
-    package var randomDisconnect: (mean: Duration, seed: UInt64)? {
-        get { monitor.locked { chance } }
-        set {
-            monitor.locked { chance = newValue }
-            current?.rounds.setChance(newValue)
         }
     }
 

@@ -65,8 +65,6 @@ public struct EndpointOptions: Sendable {
     public var log = LogLevel.warnings
     /// The port's own choices, the driver among them.
     public var port = CompletionPort.Options()
-    /// Ends sessions by chance: one after about so long, each. For demonstrations and tests.
-    package var randomDisconnect: (mean: Duration, seed: UInt64)?
 
     /// The defaults.
     public init() {

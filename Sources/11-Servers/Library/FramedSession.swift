@@ -9,7 +9,6 @@ import Synchronization
 /// hears it tells the program's.
 final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked Sendable {
     private let clock: Guarded<SessionClock>
-    private var dueAt: UInt64 { due.load(ordering: .relaxed) }
     private let due = Atomic<UInt64>(0)
     private let isFinishing = Atomic<Bool>(false)
     /// Set in `opened`, nil when it is over. Guarded by the lock.
@@ -17,17 +16,15 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
     /// The address whose place is given back at the end: noted when the client came. (I11.2)
     private let admitted: Address?
 
-    init(_ run: Run, _ link: Link? = nil, admitted: Address? = nil) {
+    init(_ run: Run, _ codec: Codec, link: Link? = nil, admitted: Address? = nil) {
         self.admitted = admitted
         clock = Guarded(SessionClock(monotonicNanoseconds()))
-        super.init(run, link)
+        super.init(run, link, longestNumbered: run.longestNumbered(codec))
     }
 
     // MARK: Whose message it is
 
-    override var canAcknowledge: Bool { run.options.acknowledges && Codec.self == LengthPrefixed.self }
-
-    var messageTag: UInt8? { canAcknowledge ? Tag.program : nil }
+    var messageTag: UInt8? { longestNumbered == nil ? nil : Tag.program }
 
     func opened(_ connection: FramedConnection<Codec>) {
         lock.locked { framed = connection }
@@ -41,7 +38,7 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
 
     func received(_ message: RawSpan, on connection: FramedConnection<Codec>) {
         if !isWelcome.load(ordering: .relaxed) { welcome() }
-        guard canAcknowledge else { return deliver(message) }
+        guard longestNumbered != nil else { return deliver(message) }
         switch message.byteCount > 0 ? message.unsafeLoad(as: UInt8.self) : .max {
         case Tag.program: deliver(message.extracting(droppingFirst: 1))
         case Tag.numbered: deliver(numbered: message, connection)
@@ -67,10 +64,11 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
             let number = try? message.integer(UInt64.self, at: 9, .bigEndian)
         else {
             return failed(
-                connection, FrameError(.outOfBounds(wanted: 17, available: message.byteCount), at: 0))
+                connection,
+                FrameError(.outOfBounds(wanted: Delivery.head, available: message.byteCount), at: 0))
         }
-        if run.isNew(number, of: sender) { deliver(message.extracting(droppingFirst: 17)) }
-        try? connection.reply(message.extracting(1..<17), tagged: Tag.acknowledgement)
+        if run.isNew(number, of: sender) { deliver(message.extracting(droppingFirst: Delivery.head)) }
+        try? connection.reply(message.extracting(1..<Delivery.head), tagged: Tag.acknowledgement)
     }
 
     // MARK: What a session does in these frames
@@ -87,15 +85,8 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
         try connection?.send(message, token: token)
     }
 
-    override func post(numbered message: Delivery.Message, _ sender: UInt64, _ token: Int) throws(SystemError)
-    {
-        var whole = SplitBuffer(limit: message.bytes.count + 16)
-        try? whole.append(sender, .bigEndian)
-        try? whole.append(message.number, .bigEndian)
-        try? whole.append(message.bytes.span.bytes)
-        try whole.withBytes { bytes throws(SystemError) in
-            try connection?.send(bytes, tagged: Tag.numbered, token: token)
-        }
+    override func post(numbered message: Delivery.Message, _ token: Int) throws(SystemError) {
+        try connection?.send(message.bytes.span.bytes, tagged: Tag.numbered, token: token)
     }
 
     override func frame(_ message: RawSpan) -> [UInt8]? {
@@ -138,7 +129,7 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
 
     /// A round of the clock. Mostly nothing is due, and one number is read.
     func tick(_ now: UInt64, on connection: FramedConnection<Codec>) {
-        guard now >= dueAt, let stream = lock.locked({ self.stream }) else { return }
+        guard now >= due.load(ordering: .relaxed), let stream = lock.locked({ self.stream }) else { return }
         due.store(now + UInt64(run.options.limits.round / .nanoseconds(1)), ordering: .relaxed)
         lookAtSends()
         let traffic = stream.traffic

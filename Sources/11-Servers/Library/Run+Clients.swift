@@ -20,10 +20,7 @@ extension Run {
                 gate.takeBack(remote, .resources)
                 handler.refused(remote.unmapped, .resources)
             },
-            handler: { [self] stream in
-                rounds.set()
-                return framed(codec, make(self, stream.remoteAddress!))
-            })
+            handler: { [self] stream in framed(codec, make(self, stream.remoteAddress!)) })
         applyBans()
         return actual
     }
@@ -45,6 +42,12 @@ extension Run {
     /// What is in front of the program's messages on the wire.
     func tag<Codec: FrameCodec>(for codec: Codec) -> UInt8? {
         Codec.self == LengthPrefixed.self && (options.acknowledges || files != nil) ? 0 : nil
+    }
+
+    /// The most bytes of a message that can be acknowledged in these frames; nil where none can.
+    func longestNumbered<Codec: FrameCodec>(_ codec: Codec) -> Int? {
+        guard options.acknowledges, let frames = codec as? LengthPrefixed else { return nil }
+        return frames.maximumLength - Delivery.head
     }
 
     static func frame<Codec: FrameCodec>(_ message: RawSpan, _ codec: Codec, _ tag: UInt8?) -> [UInt8]? {

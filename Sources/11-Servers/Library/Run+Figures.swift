@@ -1,5 +1,4 @@
 import Kernel
-import PrepostedAccepts
 import Reordering
 import Synchronization
 
@@ -11,7 +10,7 @@ extension Run {
         let streams = hub.counters
         (now.bytesIn, now.bytesOut) = (streams.traffic.bytesReceived, streams.traffic.bytesSent)
         (now.chunks, now.pendingReads) = (streams.chunks, streams.traffic.pendingReads)
-        for listener in hub.listening { now.accepts.add(listener.accepts) }
+        now.accepts = hub.listening.map(\.accepts)
         now.messagesIn = ledger.messages
         now.messagesOut += sessions.reduce(0) { $0 + $1.messagesOut.load(ordering: .relaxed) }
         now.pendingSends = sessions.reduce(0) { $0 + $1.sendsUnderWay }
@@ -29,25 +28,5 @@ extension Run {
         now.bans = gate.bans.ranges.count
         (now.driver, now.alive) = (hub.driverKind, registry.counters.alive)
         return now
-    }
-}
-
-extension AcceptPool.Counters {
-    /// Those of several listeners together.
-    mutating func add(_ other: AcceptPool.Counters) {
-        pending += other.pending
-        held += other.held
-        resting += other.resting
-        fresh += other.fresh
-        peak += other.peak
-        posted += other.posted
-        accepted += other.accepted
-        empty += other.empty
-        swept += other.swept
-        failed += other.failed
-        refusedPosts += other.refusedPosts
-        shortages += other.shortages
-        pauses += other.pauses
-        reused += other.reused
     }
 }

@@ -26,9 +26,10 @@ final class Run: @unchecked Sendable {
     /// Work: 09.
     let jobs: WorkerPool
     private let messages: MessageQueue
-    /// Time: 10.
-    let clock: ThreadPool
-    let rounds: Rounds
+    /// Time: 04 for limits, and 10 for those who come back.
+    private let limits: PeriodicTask, peers: PeriodicTask?
+    private let limitsThread = Guarded<Int32>(0)
+    let timers: ThreadPool
     private let seen: Guarded<SeenMessages>
     let links = Guarded<[Link]>([])
     let isStopping = Atomic<Bool>(false)
@@ -70,8 +71,8 @@ final class Run: @unchecked Sendable {
             cleanup.append { hub.stop() }
             var pool = ThreadPool.Options()
             (pool.minimum, pool.maximum) = (0, 2)
-            clock = try ThreadPool(pool)
-            cleanup.append { [clock] in try? clock.closeAndWait() }
+            timers = try ThreadPool(pool)
+            cleanup.append { [timers] in try? timers.closeAndWait() }
             let registry = registry
             let queue = JobQueue(capacity: options.jobCapacity, capacityPerClient: options.jobsPerClient) {
                 clients in
@@ -83,7 +84,9 @@ final class Run: @unchecked Sendable {
                 find: { hub.find($0) })
             cleanup.append { [jobs] in _ = try? jobs.stop(draining: false) }
             files = try Run.fileService(options, handler)
-            rounds = Rounds(options, hub, files, clock)
+            limits = try Rounds.limits(options, hub, files, on: limitsThread)
+            cleanup.append { [limits] in limits.stop() }
+            peers = try Rounds.peers(options, hub)
         } catch {
             for step in cleanup.reversed() { step() }
             throw error
@@ -124,7 +127,7 @@ final class Run: @unchecked Sendable {
     // MARK: What sessions tell
 
     func begin(_ session: Session, isOutward: Bool) {
-        if isOutward { gate.connectedOutward() }
+        if isOutward { gate.count { $0.connected += 1 } }
         try? registry.insert(session, as: session.id)
         say(.information, "\(session.id) \(session.address.map { "\($0)" } ?? ""): connected")
     }
@@ -158,7 +161,8 @@ final class Run: @unchecked Sendable {
     /// - Throws: `wouldWaitForItself` on a thread that calls handlers.
     func requireOutside() throws(EndpointError) {
         let isOutside =
-            (try? clock.requireOutside("stop")) != nil && (try? jobs.refuseToWaitForItself()) != nil
+            (try? timers.requireOutside("stop")) != nil && (try? jobs.refuseToWaitForItself()) != nil
+            && limitsThread.locked { $0 } != Thread.currentID
         guard isOutside, !hub.port.isOwnWorker else { throw .wouldWaitForItself }
     }
 
@@ -169,7 +173,7 @@ final class Run: @unchecked Sendable {
         hub.stopListening()
         for link in links.locked({ $0 }) { link.stop() }
         _ = try? jobs.stop(draining: false)
-        let complaint = PoolTimer(clock) { [self] _ in
+        let complaint = PoolTimer(timers) { [self] _ in
             say(.warnings, "stop waits for \(registry.count) sessions and what their handlers are doing")
         }
         try? complaint.set(after: .seconds(1), period: .seconds(1))
@@ -178,9 +182,10 @@ final class Run: @unchecked Sendable {
             session.end(.stopping, grace > .zero ? .graceful(within: grace) : .abortive)
         }
         hub.stop(within: grace)
-        rounds.stop()
+        limits.stop()
+        peers?.stop()
         complaint.cancel()
-        try? clock.closeAndWait()
+        try? timers.closeAndWait()
         links.locked { $0 = [] }
         let last = statistics
         say(.information, "stopped")

@@ -20,6 +20,10 @@ public class Session: @unchecked Sendable {
     let files: Guarded<FileTransfer?> = Guarded(nil)
     let messagesIn = Atomic<Int>(0), messagesOut = Atomic<Int>(0)
     let isWelcome = Atomic<Bool>(false)
+    /// The longest message that can be acknowledged; nil where none can.
+    let longestNumbered: Int?
+    /// Numbered messages are sent under it, so that they stay in order. Taken before the other one.
+    private let inOrder = Lock()
     let lock = Lock()
 
     // MARK: Guarded by the lock. That of the connection may be taken inside of it.
@@ -37,11 +41,12 @@ public class Session: @unchecked Sendable {
     var lastSend = 0
     /// Numbered messages that are to be sent, in their order.
     private var line = CircularQueue<Delivery.Message>(capacity: 1)
-    private var isSendingLine = false, mustLookAgain = false
     private var ownDelivery: Delivery?
     var transfer: (isSending: Bool, progress: TransferProgress)?
 
-    init(_ run: Run, _ link: Link?) { (self.run, self.link) = (run, link) }
+    init(_ run: Run, _ link: Link?, longestNumbered: Int?) {
+        (self.run, self.link, self.longestNumbered) = (run, link, longestNumbered)
+    }
 
     deinit {
         guard let name else { return }
@@ -81,7 +86,7 @@ public class Session: @unchecked Sendable {
     /// `sent` tells that the last has left.
     public func reply(_ message: RawSpan) throws(FrameError) { throw FrameError(.refused, at: 0) }
     func post(_ message: RawSpan, _ token: Int) throws(SystemError) {}
-    func post(numbered message: Delivery.Message, _ sender: UInt64, _ token: Int) throws(SystemError) {}
+    func post(numbered message: Delivery.Message, _ token: Int) throws(SystemError) {}
     /// A message as it is on the wire; nil when it cannot be.
     func frame(_ message: RawSpan) -> [UInt8]? { nil }
     /// Sends what was answered so far. In the handler's calls only.
@@ -89,8 +94,6 @@ public class Session: @unchecked Sendable {
     /// Says that this side sends no more when all is sent that was accepted. In the handler's calls about this session; from
     /// elsewhere `disconnect`.
     public func finish() {}
-    /// Sends what is numbered, so that it can be asked whether it has arrived.
-    var canAcknowledge: Bool { false }
 
     // MARK: Sending
 
@@ -122,52 +125,37 @@ public class Session: @unchecked Sendable {
     ///
     /// - Throws: as `send`; EOPNOTSUPP where the endpoint does not acknowledge; ENOBUFS when 1,024 are without an answer.
     public func sendAcknowledged(_ message: RawSpan, token: Int) throws(SystemError) {
-        guard canAcknowledge else { throw SystemError(EOPNOTSUPP, attempted: "have a message acknowledged") }
-        let (delivery, bytes) = (delivery, message.withUnsafeBytes { Array($0) })
+        let delivery = delivery
         // Kept and put into the line in one step, so that the line is in order.
         try lock.locked { () throws(SystemError) in
             guard stream != nil else { throw SystemError(ENOTCONN, attempted: "send a message") }
-            guard let kept = delivery.keep(bytes, token) else {
-                throw SystemError(ENOBUFS, attempted: "send one more message without an answer")
-            }
-            line.append(kept)
+            line.append(try delivery.keep(message, token))
         }
         sendLine()
     }
 
-    /// Sends them again that a former connection has not brought there.
-    func sendAgain(_ messages: some Sequence<Delivery.Message>) {
+    /// Sends what is kept already; what a former connection has not brought there, too.
+    func send(numbered messages: [Delivery.Message]) {
         lock.locked { for message in messages { line.append(message) } }
         sendLine()
     }
 
-    /// Sends numbered messages as far as there is room; a send that is over goes on with it. One thread at a time, so that they
-    /// stay in order.
+    /// Sends numbered messages as far as there is room; a send that is over goes on with it.
     private func sendLine() {
-        lock.lock()
-        defer { lock.unlock() }
-        mustLookAgain = true
-        guard !isSendingLine else { return }
-        isSendingLine = true
-        while exchange(&mustLookAgain, with: false) {
-            while let message = line.oldest {
-                lock.unlock()
-                let isSent = send(message)
-                lock.lock()
+        inOrder.locked {
+            while let message = lock.locked({ line.oldest }), send(message) {
                 // Only the end takes others away meanwhile, and then all of them.
-                guard isSent else { break }
-                _ = line.popFirst()
+                lock.locked { _ = line.popFirst() }
             }
         }
-        isSendingLine = false
     }
 
     /// Without the lock. False when there is no room. What cannot be sent since the connection is over stays undelivered.
     private func send(_ message: Delivery.Message) -> Bool {
         guard let number = try? announce(nil, message.bytes.count) else { return false }
-        do throws(SystemError) {
-            try post(numbered: message, delivery.sender, number)
-        } catch { return withdraw(number, error).code != ENOBUFS }
+        do throws(SystemError) { try post(numbered: message, number) } catch {
+            return withdraw(number, error).code != ENOBUFS
+        }
         messagesOut.add(1, ordering: .relaxed)
         lookAtSends()
         return true
@@ -177,7 +165,7 @@ public class Session: @unchecked Sendable {
     var delivery: Delivery {
         if let link { return link.delivery }
         return lock.locked {
-            let delivery = ownDelivery ?? Delivery()
+            let delivery = ownDelivery ?? Delivery(longest: longestNumbered)
             ownDelivery = delivery
             return delivery
         }
@@ -217,6 +205,7 @@ public class Session: @unchecked Sendable {
         lookAtSends()
         proceedWithJobs()
         if lock.locked({ !line.isEmpty }) { sendLine() }
+        link?.sendKept()
         return send
     }
 

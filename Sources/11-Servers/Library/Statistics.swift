@@ -31,8 +31,8 @@ public struct Statistics: Sendable, Equatable {
     public var pendingReads = 0
     /// Sends under way, and the most of one session; sessions that are not read from for it, and how often that happened.
     public var pendingSends = 0, peakPendingSends = 0, paused = 0, pauses = 0
-    /// The accepts of all listeners.
-    public var accepts = AcceptPool.Counters()
+    /// The accepts of each listener.
+    public var accepts: [AcceptPool.Counters] = []
     /// Jobs.
     public var jobs: WorkerPool.Counters?
     /// The contexts that bytes travel in; the pages that are locked for it; how connections wait for bytes.

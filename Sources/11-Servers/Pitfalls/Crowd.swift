@@ -60,8 +60,8 @@ public enum Crowd {
             $0.endpoint.acknowledges = true
             $0.endpoint.log = .none
             $0.endpoint.logicalWorkers = 2
-            $0.endpoint.randomDisconnect = (.seconds(2), 11)
         }
+        let chance = try Chance(server, mean: .seconds(2), seed: 11)
         let program = LinkProgram()
         var choices = ClientOptions()
         choices.servers = Array(repeating: server.address!, count: links)
@@ -107,6 +107,7 @@ public enum Crowd {
         for what in host.wrongNumbers(numbers.sent) { faults.note(what) }
         let here = try client.stop(within: .seconds(5))
         let there = try server.stop(within: .seconds(5))
+        chance.stop()
         if !here.isQuiet { faults.note("something is left of the client: \(here)") }
         if !there.isQuiet { faults.note("something is left of the server: \(there)") }
         if !eventually({ host.alive.value == 0 && program.alive.value == 0 }) {

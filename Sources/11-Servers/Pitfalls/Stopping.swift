@@ -161,11 +161,11 @@ public enum RandomDisconnects {
         }
         program.onMade = { $0.context = 1 }
         let server = try startServer(driver, program) {
-            $0.endpoint.randomDisconnect = (.milliseconds(100), seed)
             $0.endpoint.limits.idle = .milliseconds(40)
             $0.endpoint.log = .none
         }
         program.onReceived = { message, session in try? session.reply(message.span.bytes) }
+        let chance = try Chance(server, mean: .milliseconds(100), seed: seed)
         let mixed = Counter()
         inThreads(8) { thread in
             var random = seed &+ UInt64(thread)
@@ -191,6 +191,7 @@ public enum RandomDisconnects {
         }
         _ = eventually { server.statistics.connections == 0 }
         let last = try server.stop()
+        chance.stop()
         let isReleased = eventually { program.released.value == program.made.value }
         return Observation(
             happened: present.value != 0 || mixed.value != 0 || wrong.value != 0 || !last.isQuiet

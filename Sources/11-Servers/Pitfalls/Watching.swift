@@ -14,7 +14,7 @@ public enum BrowserReadsAcrossSites {
         typealias Codec = RequestHeads
 
         func received(_ head: RawSpan, on connection: FramedConnection<RequestHeads>) {
-            let figures = WatchStatistics(name: "for my own eyes").json
+            let figures = "for my own eyes"
             try? connection.reply(
                 "HTTP/1.1 200 OK\r\nContent-Length: \(figures.utf8.count)\r\n\r\n\(figures)")
         }
@@ -38,7 +38,7 @@ public enum BrowserReadsAcrossSites {
         },
         fixed: { driver in
             let service = try FramedService(RequestHeads(), options: .watched(driver))
-            let page = StatusPage { WatchStatistics(name: "for my own eyes") }
+            let page = StatusPage { ["name": .text("for my own eyes")] }
             let address = try service.listen { page.handler() }
             let foreign = try ask(address, as: "evil.example")
             let ours = try ["localhost", "127.0.0.1:\(address.port)"].map { try ask(address, as: $0) }
@@ -121,7 +121,7 @@ public enum ViewerDoesNotRead {
             var options = StatusPage.Options()
             (options.interval, options.event) = (.milliseconds(20), .seconds(3))
             let name = String(repeating: ".", count: size)
-            let page = StatusPage(options) { WatchStatistics(name: name) }
+            let page = StatusPage(options) { ["name": .text(name)] }
             let address = try service.listen { page.handler() }
             let (stalled, other) = (try view(address), try view(address))
             try stalled.setBufferSizes(receive: 4096)

@@ -88,7 +88,9 @@ extension StatusPage {
           line.setAttribute("points", values.map((v, i) => `${120 - (values.length - 1 - i)},${39 - 37 * v / top}`).join(" "));
         };
         let last;
-        function show(now) {
+        const nothing = { name: "Server", messages: 0, bytes: 0, connections: 0, peak: 0, workers: {}, groups: [], rows: [], lines: [] };
+        function show(figures) {
+          const now = { ...nothing, ...figures };
           document.title = now.connections + " · " + now.name;
           at("name").textContent = now.name;
           at("connections").textContent = now.connections;

@@ -1,29 +1,21 @@
 import Framing
 import Kernel
 
-/// How a request is answered, by number.
-enum Status: Int, Error, Sendable {
-    case ok = 200
-    case badRequest = 400
-    case notFound = 404
-    case notAllowed = 405
-    case timeout = 408
-    case misdirected = 421
-    case headTooLarge = 431
-    case notThisVersion = 505
+/// How a request is answered: a number, and what it means in words.
+struct Status: Error, Equatable {
+    let number: Int
+    let words: String
 
-    var words: String {
-        switch self {
-        case .ok: "OK"
-        case .badRequest: "Bad Request"
-        case .notFound: "Not Found"
-        case .notAllowed: "Method Not Allowed"
-        case .timeout: "Request Timeout"
-        case .misdirected: "Misdirected Request"
-        case .headTooLarge: "Request Header Fields Too Large"
-        case .notThisVersion: "HTTP Version Not Supported"
-        }
-    }
+    private init(_ number: Int, _ words: String) { (self.number, self.words) = (number, words) }
+
+    static let ok = Status(200, "OK")
+    static let badRequest = Status(400, "Bad Request")
+    static let notFound = Status(404, "Not Found")
+    static let notAllowed = Status(405, "Method Not Allowed")
+    static let timeout = Status(408, "Request Timeout")
+    static let misdirected = Status(421, "Misdirected Request")
+    static let headTooLarge = Status(431, "Request Header Fields Too Large")
+    static let notThisVersion = Status(505, "HTTP Version Not Supported")
 }
 
 /// The head of a request, as far as this server wants to know it.

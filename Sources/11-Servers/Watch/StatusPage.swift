@@ -38,7 +38,7 @@ public final class StatusPage: Sendable {
     }
 
     let options: Options
-    private let statistics: @Sendable () -> WatchStatistics
+    private let figures: @Sendable () -> JSON
     private let state = Guarded(State())
 
     private struct State {
@@ -49,10 +49,14 @@ public final class StatusPage: Sendable {
 
     /// A page of these figures.
     ///
-    /// - Parameter statistics: Asked on an I/O worker, or on the clock that calls the handlers' `tick`; it is not to block.
-    public init(_ options: Options = Options(), statistics: @escaping @Sendable () -> WatchStatistics) {
-        self.options = options
-        self.statistics = statistics
+    /// - Parameter figures: What the page shows now. Asked on an I/O worker, or on the clock that calls the handlers' `tick`; it is
+    ///   not to block, and is to have a bound, since each viewer gets it twice a second. An object of which nothing has to be
+    ///   there: `name`; `milliseconds` on a clock, and the totals `messages` and `bytes`, from which the page makes rates;
+    ///   `connections` and `peak`; `workers`, an object of numbers; `groups`, a list of objects with a `name` and `figures`, an object
+    ///   of numbers; `rows`, one for each connection that is shown: `id`, `address`, `state`, `messages`, `bytes`, and perhaps a
+    ///   `file` with `name`, `done` and `size`; and `lines`, the last texts.
+    public init(_ options: Options = Options(), figures: @escaping @Sendable () -> JSON) {
+        (self.options, self.figures) = (options, figures)
     }
 
     /// A handler for one connection, which speaks in ``RequestHeads``.
@@ -75,7 +79,7 @@ public final class StatusPage: Sendable {
     /// The event of this round of the clock: the first viewer whose turn it is asks for the figures, the others get the same.
     func event(_ round: UInt64) -> SharedBytes {
         if let made = state.locked({ $0.round == round ? $0.event : nil }) { return made }
-        let event = shared("data: \(statistics().json)\n\n")
+        let event = shared("data: \(figures())\n\n")
         state.locked {
             $0.round = round
             $0.event = event
@@ -85,7 +89,7 @@ public final class StatusPage: Sendable {
 
     /// A whole answer. For `/events` it is the beginning of one, which only the connection's end ends.
     func answer(_ reply: Reply) -> SharedBytes {
-        count { $0.answers[reply.status.rawValue, default: 0] += 1 }
+        count { $0.answers[reply.status.number, default: 0] += 1 }
         var fields: [String] = []
         var body = ""
         switch (reply.status, reply.path) {
@@ -95,17 +99,17 @@ public final class StatusPage: Sendable {
             body = StatusPage.html
         case (.ok, "/statistics"):
             fields.append("Content-Type: application/json")
-            body = statistics().json + "\n"
+            body = "\(figures())\n"
         case (.ok, _): fields.append("Content-Type: text/event-stream")
         default:
             fields.append("Content-Type: text/plain; charset=utf-8")
             if reply.status == .notAllowed { fields.append("Allow: GET, HEAD") }
-            body = "\(reply.status.rawValue) \(reply.status.words)\n"
+            body = "\(reply.status.number) \(reply.status.words)\n"
         }
-        if reply.length == .known { fields.append("Content-Length: \(body.utf8.count)") }
+        if reply.path != "/events" { fields.append("Content-Length: \(body.utf8.count)") }
         fields.append("Connection: \(reply.closes ? "close" : "keep-alive")")
         let head = """
-            HTTP/1.1 \(reply.status.rawValue) \(reply.status.words)\r
+            HTTP/1.1 \(reply.status.number) \(reply.status.words)\r
             Date: \(now())\r
             Cache-Control: no-store\r
             X-Content-Type-Options: nosniff\r
@@ -146,8 +150,6 @@ struct Reply: Sendable {
     var isHead = false
     var closes = false
 
-    enum Length { case known, untilTheEnd }
-    var length: Length { path == "/events" ? .untilTheEnd : .known }
     var isStream: Bool { path == "/events" && !isHead }
 
     /// The answer to a request that is none.

@@ -15,72 +15,76 @@ final class Visitor: FrameHandler {
 
     /// `tick` comes beside the other calls.
     private struct State {
+        var mode = Mode.listening
         var waiting: [Reply] = []
-        var isAnswering = false
-        /// Nothing more is answered.
-        var isOver = false
         /// Bytes of whole heads so far.
         var taken = 0
         /// Since when a head is incomplete, or none has come; with the bytes taken then.
         var quiet: (since: UInt64, taken: Int, isPartial: Bool)?
-        var isViewer = false
-        /// The round of the last event, and since when it has been on its way: one at a time.
-        var round: UInt64 = 0
-        var eventSince: UInt64?
     }
 
-    private enum Token { static let (answer, event) = (1, 2) }
+    private enum Mode {
+        /// Waits for a request, or has an answer on its way, behind which others wait.
+        case listening, answering
+        /// Gets events, one at a time: the round of the last, and since when it has been on its way.
+        case viewing(round: UInt64, since: UInt64?)
+        /// Nothing more is answered.
+        case over
+    }
 
     init(_ page: StatusPage) { self.page = page }
 
     func received(_ head: RawSpan, on connection: FramedConnection<RequestHeads>) {
-        let names = page.names(at: connection.stream?.localAddress)
-        let isEmptyLine = head.byteCount <= 2
-        let isNext = state.locked { state in
-            state.taken += head.byteCount
-            guard !isEmptyLine, !state.isOver, !state.isViewer else { return false }
-            return !state.isAnswering
-        }
-        if isEmptyLine { return }
-        enqueue(.to(head, names: names), isNext, on: connection)
+        state.locked { $0.taken += head.byteCount }
+        // An empty line is one too many.
+        if head.byteCount <= 2 { return }
+        answer(.to(head, names: page.names(at: connection.stream?.localAddress)), on: connection)
     }
 
     func failed(_ connection: FramedConnection<RequestHeads>, _ error: FrameError) {
         // One that leaves in the middle of a word is owed no answer.
         if case .endedInside = error.fault { return ended(connection) }
-        enqueue(Reply(.headTooLarge), !state.locked { $0.isAnswering }, on: connection)
+        answer(Reply(.headTooLarge), on: connection)
     }
 
-    private func enqueue(_ reply: Reply, _ isNext: Bool, on connection: FramedConnection<RequestHeads>) {
-        let isWelcome = state.locked { state in
-            guard !state.isOver, !state.isViewer else { return false }
-            state.waiting.append(reply)
-            return true
+    private func answer(_ reply: Reply, on connection: FramedConnection<RequestHeads>) {
+        let mode = state.locked { state in
+            let mode = state.mode
+            switch mode {
+            case .viewing, .over: return mode
+            case .listening, .answering: (state.mode, state.waiting) = (.answering, state.waiting + [reply])
+            }
+            return mode
         }
-        guard isWelcome else { return }
-        guard isNext else { return connection.stream?.pauseReading() ?? () }
-        // The other side may have said its last word, and still gets its answers.
-        connection.delayFinish(true)
-        answerNext(on: connection)
+        switch mode {
+        case .viewing, .over: break
+        case .answering: connection.stream?.pauseReading()
+        case .listening:
+            // The other side may have said its last word, and still gets its answers.
+            connection.delayFinish(true)
+            answerNext(on: connection)
+        }
     }
 
     /// Sends the next answer; without one it goes on reading.
     private func answerNext(on connection: FramedConnection<RequestHeads>) {
         guard let stream = connection.stream else { return }
         let next = state.locked { state -> Reply? in
-            state.isAnswering = !state.waiting.isEmpty && !state.isOver
             state.quiet = nil
-            return state.isAnswering ? state.waiting.removeFirst() : nil
+            if state.waiting.isEmpty { state.mode = .listening }
+            return state.waiting.isEmpty ? nil : state.waiting.removeFirst()
         }
         guard let reply = next else {
             stream.resumeReading()
             return connection.delayFinish(false)
         }
-        send(page.answer(reply), Token.answer, on: stream)
+        send(page.answer(reply), on: stream)
         if reply.isStream {
             // What the system keeps for somebody who does not read has a bound, too.
             try? stream.socket.setBufferSizes(send: 32_768)
-            state.locked { ($0.isViewer, $0.waiting) = (true, []) }
+            // What is on its way, and has to be taken, is the beginning of the answer.
+            let mode = Mode.viewing(round: 0, since: monotonicNanoseconds())
+            state.locked { ($0.mode, $0.waiting) = (mode, []) }
             page.count { $0.viewers += 1 }
             stream.resumeReading()
         } else if reply.closes {
@@ -88,35 +92,35 @@ final class Visitor: FrameHandler {
         }
     }
 
-    private func send(_ bytes: SharedBytes, _ token: Int, on stream: StreamConnection) {
-        do throws(SystemError) { try stream.send(bytes, token: token) } catch { stream.close() }
+    private func send(_ bytes: SharedBytes, on stream: StreamConnection) {
+        do throws(SystemError) { try stream.send(bytes, token: 0) } catch { stream.close() }
     }
 
     /// The last answer is on its way. The end is said behind it, and what still comes is thrown away for a while: to close at once
     /// would reset the connection, and the answer with it.
     private func leave(_ stream: StreamConnection) {
-        state.locked { ($0.isOver, $0.waiting) = (true, []) }
+        state.locked { ($0.mode, $0.waiting) = (.over, []) }
         stream.resumeReading()
         stream.disconnect(.graceful(within: page.options.closing))
     }
 
+    /// What was on its way has been handed to the system.
     func sent(_ token: Int, on connection: FramedConnection<RequestHeads>) {
-        let isEvent = token == Token.event
-        state.locked { if isEvent { $0.eventSince = nil } }
-        if !isEvent, !state.locked({ $0.isViewer || $0.isOver }) { answerNext(on: connection) }
+        let isAnswering = state.locked { state in
+            if case .viewing(let round, _) = state.mode { state.mode = .viewing(round: round, since: nil) }
+            return if case .answering = state.mode { true } else { false }
+        }
+        if isAnswering { answerNext(on: connection) }
     }
 
     func ended(_ connection: FramedConnection<RequestHeads>) {
         // A viewer that sends no more is gone.
-        if state.locked({ $0.isViewer }) { connection.close() } else { connection.finish() }
+        if case .viewing = state.locked({ $0.mode }) { connection.close() } else { connection.finish() }
     }
 
     func closed(_ connection: FramedConnection<RequestHeads>, _ reason: CloseReason) {
-        let wasViewer = state.locked { state in
-            state.isOver = true
-            return exchange(&state.isViewer, with: false)
-        }
-        if wasViewer { page.count { $0.viewers -= 1 } }
+        let last = state.locked { exchange(&$0.mode, with: .over) }
+        if case .viewing = last { page.count { $0.viewers -= 1 } }
     }
 
     // MARK: Time
@@ -128,12 +132,12 @@ final class Visitor: FrameHandler {
         let received = stream.traffic.bytesReceived
         switch state.locked({ due(&$0, now, received) }) {
         case .nothing: break
-        case .event(let round): send(page.event(round), Token.event, on: stream)
+        case .event(let round): send(page.event(round), on: stream)
         case .drop:
-            page.count { $0.dropped += 1 }
+            page.count { ($0.viewers, $0.dropped) = ($0.viewers - 1, $0.dropped + 1) }
             stream.disconnect(.abortive)
         case .tooLate:
-            send(page.answer(Reply(.timeout)), Token.answer, on: stream)
+            send(page.answer(Reply(.timeout)), on: stream)
             leave(stream)
         case .idle: leave(stream)
         }
@@ -143,29 +147,28 @@ final class Visitor: FrameHandler {
         func isOver(_ limit: Duration, since: UInt64) -> Bool {
             now > since && .nanoseconds(Int64(now - since)) >= limit
         }
-        if state.isOver { return .nothing }
-        if state.isViewer {
-            if let since = state.eventSince {
-                return isOver(page.options.event, since: since) ? .drop : .nothing
-            }
+        switch state.mode {
+        case .answering, .over: return .nothing
+        case .viewing(_, let since?):
+            guard isOver(page.options.event, since: since) else { return .nothing }
+            state.mode = .over
+            return .drop
+        case .viewing(let last, nil):
             let round = now / UInt64(max(1, page.options.interval / .nanoseconds(1)))
-            guard round > state.round else { return .nothing }
-            (state.round, state.eventSince) = (round, now)
+            guard round > last else { return .nothing }
+            state.mode = .viewing(round: round, since: now)
             return .event(round)
+        case .listening:
+            let isPartial = received > state.taken
+            guard let quiet = state.quiet, quiet.taken == state.taken, quiet.isPartial == isPartial else {
+                state.quiet = (now, state.taken, isPartial)
+                return .nothing
+            }
+            guard isOver(isPartial ? page.options.request : page.options.idle, since: quiet.since) else {
+                return .nothing
+            }
+            state.mode = .over
+            return isPartial ? .tooLate : .idle
         }
-        if state.isAnswering {
-            state.quiet = nil
-            return .nothing
-        }
-        let isPartial = received > state.taken
-        guard let quiet = state.quiet, quiet.taken == state.taken, quiet.isPartial == isPartial else {
-            state.quiet = (now, state.taken, isPartial)
-            return .nothing
-        }
-        guard isOver(isPartial ? page.options.request : page.options.idle, since: quiet.since) else {
-            return .nothing
-        }
-        state.isOver = true
-        return isPartial ? .tooLate : .idle
     }
 }
