@@ -107,4 +107,48 @@ struct Chapter11ServersLinks {
             try client.stop(within: .zero)
         }
     }
+
+    // I11.8
+    @Test(
+        "a new wish for a connection is a new row of attempts, with its pauses",
+        arguments: DriverKind.permitted)
+    func newRow(driver: DriverKind) async throws {
+        try await onAThread {
+            let attempts = Guarded<[Int]>([])
+            let ears = Program()
+            ears.onReconnecting = { _, attempt, _ in attempts.locked { $0.append(attempt) } }
+            let (client, link, _) = try apart(driver, ears) { $0.link.reconnection?.attempts = 2 }
+            for row in 1...2 {
+                #expect(eventually { ears.gaveUp.value == row })
+                #expect(attempts.locked { $0 } == Array([1, 2, 1, 2][..<(2 * row)]))
+                link.connect()
+            }
+            #expect(try client.stop(within: .zero).isQuiet)
+        }
+    }
+
+    @Test("a connection that stands when nobody wants it any more is ended", arguments: DriverKind.permitted)
+    func unwanted(driver: DriverKind) async throws {
+        try await onAThread {
+            let (inside, go) = (Gate(), Gate())
+            let ears = Program()
+            ears.onMade = { _ in
+                inside.open()
+                go.pass()
+            }
+            let server = try startServer(driver)
+            let client = try startClient(driver, to: server.address!, ears)
+            #expect(inside.pass())
+            client.links[0].disconnect()
+            go.open()
+            #expect(
+                eventually { client.connectionCount == 0 && server.statistics.ends == [.closed(.ended): 1] })
+            #expect(client.links[0].session == nil && client.statistics.ends == [.kicked: 1])
+            // And it comes when it is wanted again.
+            client.links[0].connect()
+            #expect(eventually { client.links[0].session != nil })
+            try client.stop(within: .zero)
+            try server.stop(within: .zero)
+        }
+    }
 }

@@ -58,9 +58,8 @@ public final class JobServer: Sendable {
         }
         events.jobFailed = { job, error in
             options.messages?.say("\(job.command) failed: \(error)")
-            // A ticket has become free without an answer.
-            if let client = job.client { sessions.locked { $0[client] }?.proceed() }
         }
+        events.unanswered = { client in sessions.locked { $0[client] }?.proceed() }
         do throws(SystemError) {
             pool = try WorkerPool(
                 workers: options.logicalWorkers, queue: queue, events: events,

@@ -43,5 +43,6 @@ extension WorkerPool {
     func skip(_ job: Job) {
         guard let client = job.client, let ticket = job.ticket else { return }
         find(client)?.skip(ticket)
+        events.unanswered(client)
     }
 }

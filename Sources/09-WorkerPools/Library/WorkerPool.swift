@@ -26,6 +26,8 @@ public final class WorkerPool: @unchecked Sendable {
         public var workerEnded: @Sendable (_ number: Int) -> Void = { _ in }
         /// A job has failed, and its ticket was skipped.
         public var jobFailed: @Sendable (_ job: Job, _ error: any Error) -> Void = { _, _ in }
+        /// A client's job has no answer, and its ticket was skipped: there is room for another one.
+        public var unanswered: @Sendable (_ client: ConnectionID) -> Void = { _ in }
 
         /// Nothing.
         public init() {}
@@ -59,7 +61,7 @@ public final class WorkerPool: @unchecked Sendable {
     public let queue: JobQueue
     private let name: String
     let find: @Sendable (ConnectionID) -> StreamConnection?
-    private let events: Events
+    let events: Events
     private let process: Process
     /// A worker has gone.
     private let gone = Condition()

@@ -133,7 +133,7 @@ public final class Link: @unchecked Sendable {
         guard kept.count < most else {
             throw SystemError(ENOBUFS, attempted: "keep more than \(most) messages for \(address)")
         }
-        guard Run.frame(message, codec, run.tag(for: codec)) != nil else {
+        guard (try? run.frame(message, codec)) != nil else {
             throw SystemError(EMSGSIZE, attempted: "frame \(message.byteCount) bytes")
         }
         kept.append((message.withUnsafeBytes { Array($0) }, token))
@@ -154,7 +154,11 @@ public final class Link: @unchecked Sendable {
 
     /// Connects, unless it is connected or about to be.
     public func connect() {
-        lock.locked { isWanted = true }
+        lock.locked {
+            // A new wish is a new row of attempts.
+            if !isWanted { pauses.begin() }
+            isWanted = true
+        }
         attempt()
     }
 
@@ -195,15 +199,17 @@ public final class Link: @unchecked Sendable {
         }
     }
 
-    /// A connection stands: what waited for it goes first, and once.
+    /// A connection stands: what waited for it goes first, and once. If it is not wanted any more, it ends.
     func stands(_ session: Session) {
-        lock.locked {
+        let stays = lock.locked {
+            guard isWanted else { return false }
             if pauses.attempt > 0 { run.gate.count { $0.reconnects += 1 } }
             pauses.begin()
             present = session
             session.send(numbered: delivery.undelivered)
+            return true
         }
-        sendKept()
+        if stays { sendKept() } else { session.disconnect() }
     }
 
     /// As far as there is room; a send that is over goes on with it.

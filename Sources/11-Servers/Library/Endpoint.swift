@@ -22,7 +22,6 @@ public class Endpoint: @unchecked Sendable {
     private var state = State.idle
     private var list: BanList
     private var last = Statistics()
-    private var listening: [Address] = []
 
     private enum State {
         case idle, starting
@@ -58,14 +57,14 @@ public class Endpoint: @unchecked Sendable {
         guard isOurs else { throw .alreadyStarted }
         let run: Run
         do throws(SystemError) {
-            var options = options
-            options.bans = bans
             run = try Run(options, handler, seen)
         } catch {
             settle(.idle)
             throw .failed(error)
         }
         settle(.running(run))
+        // A change finds the run from here on.
+        run.gate.bans = bans
         do throws(EndpointError) {
             try open()
         } catch {
@@ -112,7 +111,7 @@ public class Endpoint: @unchecked Sendable {
 
     private func finishStop(_ run: Run, _ grace: Duration) {
         let statistics = run.stop(within: grace)
-        monitor.locked { (last, listening) = (statistics, []) }
+        monitor.locked { last = statistics }
         settle(.idle)
     }
 
@@ -148,7 +147,7 @@ public class Endpoint: @unchecked Sendable {
     public func listen<Codec: FrameCodec>(on address: Address, codec: Codec) throws(EndpointError) -> Address
     {
         try listen(on: address, codec) { run, client in
-            run.handler(FramedSession(run, codec, admitted: client))
+            run.framed(codec, run.handler(FramedSession(run, codec, admitted: client)))
         }
     }
 
@@ -158,19 +157,17 @@ public class Endpoint: @unchecked Sendable {
     public func listen<Codec: FrameCodec>(
         on address: Address, codec: Codec, handler: @escaping @Sendable () -> any FrameHandler<Codec>
     ) throws(EndpointError) -> Address {
-        try listen(on: address, codec) { run, client in Beside(handler(), run, client) }
+        try listen(on: address, codec) { run, client in Beside(run.framed(codec, handler()), run, client) }
     }
 
     private func listen<Codec: FrameCodec>(
         on address: Address, _ codec: Codec,
-        _ make: @escaping @Sendable (Run, Address) -> any FrameHandler<Codec>
+        _ make: @escaping @Sendable (Run, Address) -> any StreamHandler
     ) throws(EndpointError) -> Address {
         let run = try running()
-        do throws(SystemError) {
-            let actual = try run.listen(on: address, codec, make)
-            monitor.locked { listening.append(actual) }
-            return actual
-        } catch { throw .failed(error) }
+        do throws(SystemError) { return try run.listen(on: address, codec, make) } catch {
+            throw .failed(error)
+        }
     }
 
     /// Stops to listen; sessions go on. Not to be called in a callback.
@@ -178,7 +175,6 @@ public class Endpoint: @unchecked Sendable {
         let run = try running()
         try run.requireOutside()
         run.hub.stopListening()
-        monitor.locked { listening = [] }
     }
 
     /// Stops to listen at one of its addresses; everything else goes on. Not to be called in a callback.
@@ -190,14 +186,15 @@ public class Endpoint: @unchecked Sendable {
         guard run.hub.stopListening(at: address) else {
             throw .failed(SystemError(EADDRNOTAVAIL, attempted: "stop to listen at \(address)"))
         }
-        monitor.locked { listening.removeAll { $0 == address } }
     }
 
     /// The port of the present run, for those who look at its queue and its workers; nil when it is not running.
     public var port: CompletionPort? { current?.hub.port }
 
     /// Where it listens.
-    public var addresses: [Address] { monitor.locked { listening } }
+    public var addresses: [Address] {
+        (current?.hub.listening ?? []).compactMap { try? $0.socket.localAddress }
+    }
 
     /// All addresses of this machine.
     public static var localAddresses: [Address] { Address.ofThisMachine() }
@@ -255,7 +252,7 @@ public class Endpoint: @unchecked Sendable {
     public func sendToAll(_ message: RawSpan, except id: ConnectionID? = nil) -> (accepted: Int, refused: Int)
     {
         var count = (accepted: 0, refused: 0)
-        for session in current?.registry.snapshot() ?? [] where session.idIfAny != id {
+        for session in current?.registry.snapshot() ?? [] where session.id != id {
             do throws(SystemError) {
                 try session.send(message)
                 count.accepted += 1

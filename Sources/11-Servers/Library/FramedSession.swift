@@ -8,6 +8,7 @@ import Synchronization
 /// What stands between a connection and the program: a session in frames of one kind. It is chapter 06's handler, and what it
 /// hears it tells the program's.
 final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked Sendable {
+    private let codec: Codec
     private let clock: Guarded<SessionClock>
     private let due = Atomic<UInt64>(0)
     private let isFinishing = Atomic<Bool>(false)
@@ -17,7 +18,7 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
     private let admitted: Address?
 
     init(_ run: Run, _ codec: Codec, link: Link? = nil, admitted: Address? = nil) {
-        self.admitted = admitted
+        (self.codec, self.admitted) = (codec, admitted)
         clock = Guarded(SessionClock(monotonicNanoseconds()))
         super.init(run, link, longestNumbered: run.longestNumbered(codec))
     }
@@ -89,9 +90,7 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
         try connection?.send(message.bytes.span.bytes, tagged: Tag.numbered, token: token)
     }
 
-    override func frame(_ message: RawSpan) -> [UInt8]? {
-        connection.flatMap { Run.frame(message, $0.codec, run.tag(for: $0.codec)) }
-    }
+    override func frame(_ message: RawSpan) throws(FrameError) -> [UInt8] { try run.frame(message, codec) }
 
     override func flush() { connection?.flush() }
 
@@ -151,7 +150,7 @@ final class FramedSession<Codec: FrameCodec>: Session, FrameHandler, @unchecked 
 
 /// With files or acknowledgements, a byte in front says whose a message is: 0 the program's, 1 to 15 of a file, 16 the program's
 /// and numbered, 17 the answer to such a one.
-private enum Tag {
+enum Tag {
     static let program: UInt8 = 0
     static let numbered: UInt8 = 16
     static let acknowledgement: UInt8 = 17

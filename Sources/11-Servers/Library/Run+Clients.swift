@@ -10,7 +10,7 @@ extension Run {
     /// Listens with frames of one kind, and makes of each client that is let in what `make` says.
     func listen<Codec: FrameCodec>(
         on address: Address, _ codec: Codec,
-        _ make: @escaping @Sendable (_ run: Run, _ client: Address) -> any FrameHandler<Codec>
+        _ make: @escaping @Sendable (_ run: Run, _ client: Address) -> any StreamHandler
     ) throws(SystemError) -> Address {
         let actual = try hub.listen(
             on: address, backlog: options.backlog,
@@ -20,14 +20,12 @@ extension Run {
                 gate.takeBack(remote, .resources)
                 handler.refused(remote.unmapped, .resources)
             },
-            handler: { [self] stream in framed(codec, make(self, stream.remoteAddress!)) })
+            handler: { [self] stream in make(self, stream.remoteAddress!) })
         applyBans()
         return actual
     }
 
-    func framed<Codec: FrameCodec>(_ codec: Codec, _ handler: any FrameHandler<Codec>) -> FramedConnection<
-        Codec
-    > {
+    func framed<Codec: FrameCodec>(_ codec: Codec, _ handler: any FrameHandler<Codec>) -> any StreamHandler {
         FramedConnection(codec, handler: handler, ledger: ledger, patience: options.limits.close)
     }
 
@@ -39,26 +37,20 @@ extension Run {
         return transfer as! any FrameHandler<Codec>
     }
 
-    /// What is in front of the program's messages on the wire.
-    func tag<Codec: FrameCodec>(for codec: Codec) -> UInt8? {
-        Codec.self == LengthPrefixed.self && (options.acknowledges || files != nil) ? 0 : nil
-    }
-
     /// The most bytes of a message that can be acknowledged in these frames; nil where none can.
     func longestNumbered<Codec: FrameCodec>(_ codec: Codec) -> Int? {
         guard options.acknowledges, let frames = codec as? LengthPrefixed else { return nil }
         return frames.maximumLength - Delivery.head
     }
 
-    static func frame<Codec: FrameCodec>(_ message: RawSpan, _ codec: Codec, _ tag: UInt8?) -> [UInt8]? {
+    /// A message of the program's as it is on the wire: with a byte in front where others have one that says whose they are.
+    func frame<Codec: FrameCodec>(_ message: RawSpan, _ codec: Codec) throws(FrameError) -> [UInt8] {
         var buffer = SplitBuffer(limit: codec.maximumFrameLength)
-        do throws(FrameError) {
-            if let tag {
-                try codec.append(tag: tag, message, to: &buffer)
-            } else {
-                try codec.append(message, to: &buffer)
-            }
-        } catch { return nil }
+        if codec is LengthPrefixed, options.acknowledges || files != nil {
+            try codec.append(tag: Tag.program, message, to: &buffer)
+        } else {
+            try codec.append(message, to: &buffer)
+        }
         return buffer.withBytes { bytes in bytes.withUnsafeBytes { Array($0) } }
     }
 
@@ -68,7 +60,7 @@ extension Run {
         // It is gone before its address could be asked for.
         guard let remote = remote?.unmapped else { return .drop }
         func words(_ text: [UInt8]) -> Admission {
-            .refuse(Run.frame(text.span.bytes, codec, tag(for: codec)) ?? [])
+            .refuse((try? frame(text.span.bytes, codec)) ?? [])
         }
         if let why = gate.enter(remote) {
             handler.refused(remote, why)

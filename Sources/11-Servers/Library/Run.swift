@@ -78,12 +78,20 @@ final class Run: @unchecked Sendable {
                 clients in
                 for id in clients { registry.find(id)?.proceedWithJobs() }
             }
+            var events = WorkerPool.Events()
+            events.jobFailed = { [messages] job, error in
+                guard options.log.rawValue >= LogLevel.warnings.rawValue else { return }
+                messages.say("job '\(Array(job.command.utf8).span.bytes.printable)' failed: \(error)")
+            }
+            events.unanswered = { client in registry.find(client)?.proceedWithJobs() }
             jobs = try WorkerPool(
-                workers: options.logicalWorkers, queue: queue,
+                workers: options.logicalWorkers, queue: queue, events: events,
                 process: { job, _ in try Run.work(job, handler, registry) },
                 find: { hub.find($0) })
             cleanup.append { [jobs] in _ = try? jobs.stop(draining: false) }
-            files = try Run.fileService(options, handler)
+            files = try options.files.map { files throws(SystemError) in
+                try FileService(files, events: Run.fileEvents(handler))
+            }
             limits = try Rounds.limits(options, hub, files, on: limitsThread)
             cleanup.append { [limits] in limits.stop() }
             peers = try Rounds.peers(options, hub)
@@ -101,15 +109,12 @@ final class Run: @unchecked Sendable {
     {
         guard let answer = try handler.process(job) else { return nil }
         guard let client = job.client, let session = registry.find(client) else { return answer }
+        let message = try session.frame(answer.span.bytes)
         session.messagesOut.add(1, ordering: .relaxed)
-        return session.frame(answer.span.bytes)
+        return message
     }
 
-    private static func fileService(_ options: EndpointOptions, _ handler: any EndpointHandler)
-        throws(SystemError)
-        -> FileService?
-    {
-        guard let choices = options.files else { return nil }
+    private static func fileEvents(_ handler: any EndpointHandler) -> FileEvents {
         var events = FileEvents()
         events.offered = { transfer, _, name, size in
             transfer.session.map { handler.offered(name, size, $0) } ?? false
@@ -121,7 +126,7 @@ final class Run: @unchecked Sendable {
             session.fileOver(result)
         }
         (events.received, events.sent) = (finished, finished)
-        return try FileService(choices, events: events)
+        return events
     }
 
     // MARK: What sessions tell

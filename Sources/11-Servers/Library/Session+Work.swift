@@ -34,13 +34,11 @@ extension Session {
     private func add(_ command: String, _ data: [UInt8], _ stream: StreamConnection) -> Bool {
         let ticket: SendTicket
         do throws(SystemError) { ticket = try stream.takeTicket() } catch { return error.code != ENOBUFS }
-        lastSend += 1
-        outgoing[lastSend] = (nil, 0)
         do throws(JobError) {
-            try run.jobs.add(Job(command, for: stream.id, data: data, ticket: ticket, token: lastSend))
+            // No send of the session's has this token: that its answer is sent says only that there is room again.
+            try run.jobs.add(Job(command, for: stream.id, data: data, ticket: ticket, token: 0))
             return true
         } catch {
-            outgoing[lastSend] = nil
             stream.skip(ticket)
             return error == .closed
         }

@@ -56,7 +56,6 @@ public class Session: @unchecked Sendable {
 
     /// Its name for the whole life of the program.
     public var id: ConnectionID { lock.locked { name!.id } }
-    var idIfAny: ConnectionID? { lock.locked { name?.id } }
     /// The address of the other end, and of this one: also when it is over.
     public var address: Address? { lock.locked { name?.remote } }
     /// See `address`.
@@ -87,8 +86,8 @@ public class Session: @unchecked Sendable {
     public func reply(_ message: RawSpan) throws(FrameError) { throw FrameError(.refused, at: 0) }
     func post(_ message: RawSpan, _ token: Int) throws(SystemError) {}
     func post(numbered message: Delivery.Message, _ token: Int) throws(SystemError) {}
-    /// A message as it is on the wire; nil when it cannot be.
-    func frame(_ message: RawSpan) -> [UInt8]? { nil }
+    /// A message as it is on the wire.
+    func frame(_ message: RawSpan) throws(FrameError) -> [UInt8] { [] }
     /// Sends what was answered so far. In the handler's calls only.
     func flush() {}
     /// Says that this side sends no more when all is sent that was accepted. In the handler's calls about this session; from

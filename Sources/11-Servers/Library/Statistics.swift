@@ -37,7 +37,7 @@ public struct Statistics: Sendable, Equatable {
     public var jobs: WorkerPool.Counters?
     /// The contexts that bytes travel in; the pages that are locked for it; how connections wait for bytes.
     public var chunks: FreeList<Chunk>.Counters?, pages: PageBudget.Counters?, mode = ReceiveMode.buffered
-    /// Files.
+    /// Files: those that this side has begun and that are not over, all that were complete, all that came to nothing.
     public var filesUnderWay = 0, filesDone = 0, filesFailed = 0
     /// Connections made again; messages that were acknowledged, and that came twice.
     public var reconnects = 0, acknowledged = 0, repeated = 0
