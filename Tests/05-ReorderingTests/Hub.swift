@@ -120,6 +120,32 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    // I5.6
+    @Test(
+        "a chunk that goes back behind an open ticket leaves before the end is said",
+        arguments: DriverKind.permitted)
+    func endBehindReturned(driver: DriverKind) async throws {
+        try await onAThread {
+            let pair = try Pair()
+            let hub = try makeHub(driver, reads: 2)
+            let ticket = Guarded<SendTicket?>(nil)
+            let handler = Scripted { chunk, connection in
+                let taken = try connection.takeTicket()
+                try connection.send(chunk)
+                connection.finish()
+                ticket.locked { $0 = taken }
+            }
+            let connection = try hub.adopt(pair.server, handler: handler)
+            try pair.client.say("back")
+            #expect(eventually { ticket.locked { $0 } != nil })
+            // The answer completes in its post. Then nothing is posted or pending for a moment, and yet not all is sent.
+            try connection.send(Array("answer,".utf8), ticket: ticket.locked { $0 })
+            #expect(text(try pair.client.hearBytes(20)) == "answer,back")
+            #expect(handler.events == ["opened", "received"])
+            #expect(hub.stop())
+        }
+    }
+
     @Test("a token tells once when a send has been handed over", arguments: DriverKind.permitted)
     func tokens(driver: DriverKind) async throws {
         try await onAThread {

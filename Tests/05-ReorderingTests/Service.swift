@@ -406,6 +406,85 @@ struct Chapter05ReorderingService {
             #expect(isClean.locked { $0 } && hub.counters.chunks.inUse == 0)
         }
     }
+
+    // I5.2
+    @Test(
+        "a stream that never runs dry leaves the only worker to others in between",
+        arguments: DriverKind.permitted)
+    func neverDry(driver: DriverKind) async throws {
+        let stream = try Pair()
+        let bytes = [UInt8](repeating: 7, count: 64 << 10)
+        try await othersComeBetween(driver, stream) {
+            // There is always more: what has been read makes room for it.
+            while (try? bytes.withUnsafeBytes { try stream.client.sendNow($0) }) ?? nil != nil {}
+        }
+    }
+
+    // I5.2
+    @Test(
+        "a handler that sends whenever a send is over leaves the only worker to others in between",
+        arguments: DriverKind.permitted)
+    func alwaysSending(driver: DriverKind) async throws {
+        let stream = try Pair()
+        try await othersComeBetween(driver, stream) {
+            // There is always room: what has been sent is read.
+            var bytes = [UInt8](repeating: 0, count: 4096)
+            while bytes.withUnsafeMutableBytes({ (try? stream.client.receiveNow(into: $0)) ?? 0 }) > 0 {}
+        }
+    }
+
+    /// The handler of `stream` is called again and again, and each time it sends, is to be told of it, and does `refill`. It
+    /// goes on until another client, which has sent something meanwhile, has been heard by the same worker.
+    private func othersComeBetween(
+        _ driver: DriverKind, _ stream: Pair, _ refill: @escaping @Sendable () -> Void
+    ) async throws {
+        try await onAThread {
+            let other = try Pair()
+            let hub = try makeHub(driver, reads: 3, workers: 1, capacity: 4096) {
+                $0.maximumReadSize = 256 << 10
+            }
+            let isHeard = Gate()
+            let end = Deadline.after(.seconds(10))
+            let busy = Busy { calls in
+                refill()
+                if calls == 20 { _ = try? [1].withUnsafeBytes { try other.client.sendNow($0) } }
+                return !isHeard.isOpen && !end.hasPassed
+            }
+            let heardAfter = Guarded<Int?>(nil)
+            let sink = Sink { _ in
+                heardAfter.locked { $0 = end.hasPassed ? nil : busy.calls }
+                isHeard.open()
+            }
+            try hub.adopt(other.server, handler: sink)
+            try hub.adopt(stream.server, handler: busy)
+            try stream.client.say("begin")
+            #expect(isHeard.pass())
+            #expect(hub.stop())
+            let calls = try #require(heardAfter.locked { $0 }, "only when the stream had stopped")
+            // Over io_uring it is the system that says when the other's bytes have been received.
+            #expect(driver == .ioUring || calls < 100)
+        }
+    }
+}
+
+/// Sends whenever it is called, until it is told to stop.
+private final class Busy: StreamHandler {
+    private let count = Guarded(0)
+    private let goesOn: @Sendable (Int) -> Bool
+    var calls: Int { count.locked { $0 } }
+
+    init(_ goesOn: @escaping @Sendable (Int) -> Bool) { self.goesOn = goesOn }
+
+    func received(_ chunk: Chunk, on connection: StreamConnection) { called(connection) }
+    func sent(_ token: Int, on connection: StreamConnection) { called(connection) }
+
+    private func called(_ connection: StreamConnection) {
+        let calls = count.locked { count in
+            count += 1
+            return count
+        }
+        if goesOn(calls) { try? connection.send([1], token: 1) }
+    }
 }
 
 /// Pauses and resumes in `opened`, and notes what had been received by then.

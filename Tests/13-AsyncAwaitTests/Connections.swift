@@ -204,9 +204,13 @@ struct Chapter13AsyncAwaitConnections {
             }
             #expect(try talk.value(on: executor)?.get() == Array("hello".utf8))
             server.stop()
+            // Held, or somebody else might listen there by then.
+            let deaf = try Socket(boundTo: .loopback())
+            defer { deaf.close() }
+            let free = try deaf.localAddress
             let refused = executor.start {
                 await outcome { () async throws(SystemError) in
-                    try await executor.connect(to: address).use { _ in }
+                    try await executor.connect(to: free).use { _ in }
                 }
             }
             #expect(code(refused.value(on: executor)) == ECONNREFUSED)

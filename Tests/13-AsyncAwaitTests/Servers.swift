@@ -181,7 +181,7 @@ struct Chapter13AsyncAwaitServer {
     }
 
     // I13.2
-    @Test("two round trips need four packets, and no job of their own", arguments: DriverKind.permitted)
+    @Test("a round trip needs the packet of one read, and no job of its own", arguments: DriverKind.permitted)
     func packets(driver: DriverKind) async throws {
         try await onAThread {
             let running = try Running(driver) { ($0.hub.workers, $0.hub.concurrency) = (1, 1) }
@@ -191,7 +191,7 @@ struct Chapter13AsyncAwaitServer {
             let reads = running.server.executor.hub.counters.reads.reads
             for _ in 0..<1_000 { #expect(client.isAnswered()) }
             #expect(running.server.executor.counters.postedJobs == before)
-            // A read and a send for each round trip, as chapter 05 has them.
+            // A read for each round trip, as in chapter 05.
             #expect(running.server.executor.hub.counters.reads.reads - reads == 1_000)
             client.close()
             #expect(code(running.stop()) == nil)

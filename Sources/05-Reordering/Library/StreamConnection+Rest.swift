@@ -54,16 +54,15 @@ extension StreamConnection {
     /// Ends what `stay` began.
     public func mayGo() { lock.locked { stays -= 1 } }
 
+    /// Under the lock: nothing of it is under way, and `rest` was asked for.
+    var isAtRest: Bool {
+        atRest != nil && wakes == 0 && reason == nil && receiver.isQuiet && sender.posted == 0
+    }
+
     /// Under the lock: the waiting for rest is over.
     func endRest(_ isAtRest: Bool) -> (@Sendable () -> Void)? {
         guard let body = atRest.take() else { return nil }
         receiver.resume(.rest)
         return body(isAtRest)
-    }
-
-    /// For code that is called at rest, and for a connection that no other thread has yet: where the packets go from now on.
-    package var portAtRest: CompletionPort {
-        get { currentPort }
-        set { currentPort = newValue }
     }
 }

@@ -140,6 +140,8 @@ extension StreamConnection {
         }
         // Most have no ticket and find nothing that waits: they need no place.
         if sender.passes(contexts, ticket) { postAll(chain) } else { place(chain, contexts, ticket) }
+        // Some have completed already.
+        finishIfDone()
         leave()
     }
 
@@ -169,8 +171,9 @@ extension StreamConnection {
             if let file = chunk.file {
                 Recorder.label(chunk.identity, "transmit at \(chunk.offset)")
                 try socket.transmit(chunk, file, length: chunk.fileLength, head: chunk.contents)
-            } else {
-                try socket.send(chunk, from: chunk.contents)
+            } else if try socket.sendSkippingPacket(chunk, from: chunk.contents) {
+                // The system has taken it whole: a packet would say no more.
+                sendCompleted(chunk, chunk.bytes, 0)
             }
         } catch {
             // There would be a hole in the stream.
@@ -186,7 +189,6 @@ extension StreamConnection {
         counted.sent(bytes)
         if error != 0 { shut(CloseReason(SystemError(error, attempted: "send"))) }
         recycle(chunk, isSent: error == 0)
-        finishIfDone()
     }
 
     /// Under the lock: a chunk is not needed for sending any more. One that was read is read again; of another the handler

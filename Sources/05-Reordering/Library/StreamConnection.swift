@@ -9,25 +9,16 @@ import Timeline
 /// It is a receiver and a sender with one lock around both. The lock is held while a number is given and the read posted, and
 /// while a window is changed; never while the handler is called. (I5.1, I5.2) Any thread may call it.
 public final class StreamConnection: PacketOwner, @unchecked Sendable {
-    /// Its name.
-    public let id = ConnectionID.next()
+    // In memory the fields lie in this order, and what each packet touches comes first: with thousands of connections every line
+    // of the cache counts.
+
     /// The connection itself, for options. Posting and closing are not the caller's.
     public let socket: Socket
-    /// The address of the other end, for ever: also when the connection is over. Nil if the system did not say.
-    public let remoteAddress: Address?
     let hub: StreamHub
-    let registry: ConnectionRegistry<StreamConnection>
     let lock = Lock()
 
     // MARK: What the lock guards
 
-    /// Let go when the connection is over, so that handler and connection may refer to each other.
-    var handler: (any StreamHandler)?
-    var receiver: OrderedReceiver
-    var sender: OrderedSender
-    /// The operation of a connect, and after it of the waits: it has no number.
-    private(set) var signal: StreamOperation?
-    private var local: Address?
     /// A worker is handing things to the handler. Others that come meanwhile leave what they have in the window. (I5.2)
     private(set) var isDraining = false
     /// It is to finish as soon as nothing is being handed to the handler.
@@ -37,24 +28,39 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     private(set) var isOpen = false
     /// What came with the connection has its numbers.
     private(set) var isReading = false
-    /// Why it is over; nil while it is not.
-    private(set) var reason: CloseReason?
     /// This side has closed it, so nothing is handed to the handler any more.
     private var isDiscarding = false
     private var isAnnounced = false
-    /// Where its packets go.
-    var currentPort: CompletionPort
-    /// Packets that are on their way to have a worker look at it.
-    private var wakes = 0
+    /// Why it is over; nil while it is not.
+    private(set) var reason: CloseReason?
+    /// Let go when the connection is over, so that handler and connection may refer to each other.
+    var handler: (any StreamHandler)?
+    var receiver: OrderedReceiver
+    var sender: OrderedSender
     /// What happens as soon as nothing of it is under way; see `rest`.
     var atRest: Rest?
+    package var counted = Traffic()
+    /// Where its packets go. It changes at rest, or when no other thread has the connection yet.
+    package var currentPort: CompletionPort
+    /// Packets that are on their way to have a worker look at it.
+    private(set) var wakes = 0
     /// How many want it to stay with its port.
     var stays = 0
-    package var counted = Traffic()
-    /// Set before another thread has a reference.
-    var isRegistered = false
+    /// The operation of a connect, and after it of the waits: it has no number.
+    private(set) var signal: StreamOperation?
+    private var local: Address?
     /// When it is closed, and why then: for a connect, and for an end, that take too long. In nanoseconds; 0 for never.
     var limit: (at: UInt64, reason: CloseReason) = (0, .cancelled)
+
+    // MARK: What never changes
+
+    /// Its name.
+    public let id = ConnectionID.next()
+    /// The address of the other end, for ever: also when the connection is over. Nil if the system did not say.
+    public let remoteAddress: Address?
+    let registry: ConnectionRegistry<StreamConnection>
+    /// Set before another thread has a reference.
+    var isRegistered = false
 
     init(
         _ socket: Socket, _ hub: StreamHub, _ registry: ConnectionRegistry<StreamConnection>,
@@ -173,6 +179,7 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
             receiver.completed(chunk, bytes, error)
         } else {
             sendCompleted(chunk, bytes, error)
+            finishIfDone()
         }
         drain()
     }
@@ -202,13 +209,13 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         drain()
     }
 
-    /// With the lock, and returns without it: hands over whatever is next, until nothing is. One worker at a time does
-    /// this. (I5.2)
+    /// With the lock, and returns without it: hands over whatever is next, until nothing is, or until it is the turn of other
+    /// connections. One worker at a time does this. (I5.2)
     private func drain() {
         guard !isDraining else { return lock.unlock() }
         isDraining = true
         var hasDelivered = false
-        while true {
+        for _ in 0..<StreamConnection.turnsAtMost {
             if let chunk = receiver.takeNext() {
                 deliver(chunk)
                 hasDelivered = true
@@ -227,16 +234,11 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
             } else if isAtRest {
                 return goOnFromRest()
             } else {
-                break
+                isDraining = false
+                return lock.unlock()
             }
         }
-        isDraining = false
-        lock.unlock()
-    }
-
-    /// Nothing of it is under way, and `rest` was asked for.
-    private var isAtRest: Bool {
-        atRest != nil && wakes == 0 && reason == nil && receiver.isQuiet && sender.posted == 0
+        goOnThere()
     }
 
     /// With the lock, and returns without it, in the middle of handing over: what has waited for it is done. What comes
@@ -250,8 +252,13 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
         goOnThere()
     }
 
+    /// What one packet may have a worker do. Immediate reads and sends that complete in their posts need no packet each, so a
+    /// stream that never runs dry would keep its worker for good.
+    private static let turnsAtMost = 16
+
     /// With the lock, and returns without it, in the middle of handing over: the rest is for a worker of the connection's own
-    /// port. If this one posted reads there, it might bring what completes at once behind what that one brings.
+    /// port, when it has come by what is queued there. (If, after a move, this one posted reads there, it might bring what
+    /// completes at once behind what that one brings.)
     private func goOnThere() {
         isDraining = false
         wakes += 1
@@ -266,9 +273,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
 
     /// Under the lock, and returns with it: calls the handler without it.
     private func withHandler(_ body: (any StreamHandler) -> Void) {
-        let handler = handler
+        guard let handler else { return }
         lock.unlock()
-        if let handler { body(handler) }
+        body(handler)
         lock.lock()
     }
 

@@ -39,7 +39,7 @@ extension PortSet {
             ledger.givenUp(connection.id)
             return nil
         }
-        connection.portAtRest = ports[port]
+        connection.currentPort = ports[port]
         let from = ledger.moved(connection.id, connection.counted)
         return { [moved = options.moved] in moved(connection, from, port) }
     }

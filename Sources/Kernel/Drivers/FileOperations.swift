@@ -33,7 +33,7 @@ extension Driver {
     /// well which reads need no disk.
     func beginFileAndUnlock(
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
-    ) -> Int32 {
+    ) {
         let isBehindAnother = lane.pointee.busy
         // The system lets one write into a file at a time: behind another, the posting thread would stand in line there.
         let isAlone = lane.pointee.pending.head?.toOpaque() == Unmanaged.passUnretained(operation).toOpaque()
@@ -41,20 +41,19 @@ extension Driver {
         let descriptor = state.pointee.descriptor
         state.unlock()
         // The thread that is writing this file comes to this write, too.
-        if isBehindAnother { return 0 }
+        if isBehindAnother { return }
         var outcome = isAlone ? operation.attemptWriteToMemory(descriptor) : nil
         if outcome == nil {
-            if carry(operation, state, lane) { return 0 }
+            if carry(operation, state, lane) { return }
             outcome = operation.attemptReadFromMemory(descriptor)
         }
         guard let outcome else {
             runOnHelper(operation)
-            return 0
+            return
         }
         // What others have posted meanwhile is not this thread's to write.
         let next = stepFile(operation, state, lane, outcome, &completed)
         next?._withUnsafeGuaranteedRef { runOnHelper($0) }
-        return 0
     }
 
     /// The same for a file. Reads do not wait for one another. Writes that a helper carries out do: the system lets one

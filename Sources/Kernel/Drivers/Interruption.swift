@@ -8,8 +8,8 @@ struct Walk {
     let descriptor: Int32
     /// What came of the first operation, if that is known already: a ring has carried it out, or it was cancelled.
     var known: Attempt?
-    /// Whether the first operation can still be refused, since its poster has not been told anything.
-    var refusable: Bool
+    /// The first operation is still inside its post: its poster can be told what has come of it.
+    var isInPost: Bool
     let onHelper: Bool
     /// Steps after which the walk does not go on to another operation.
     let limit: Int
@@ -18,7 +18,16 @@ struct Walk {
     var steps = 0
     /// Pieces of transmits that were sent.
     var pieces = 0
-    var refusal: Int32 = 0
+    var told = Told.nothing
+
+    /// What a post tells its caller; everything else comes by packet.
+    enum Told {
+        case nothing
+        /// The operation was refused, with the system's number: nothing was posted.
+        case refusal(Int32)
+        /// It has succeeded, and its poster did not want a packet for that.
+        case success
+    }
 
     /// Steps that one walk makes. A step that throws away what comes takes as many bytes as `drainPiece` says.
     static let stepsAtMost = 16

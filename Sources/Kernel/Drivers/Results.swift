@@ -16,8 +16,8 @@ extension Driver {
         completed.append(reference)
     }
 
-    /// Takes back a post that failed at once.
-    func refuse(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) {
+    /// Takes back what its post tells of: nothing else will.
+    func takeBack(_ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer) {
         state.assertHeld()
         let reference = Unmanaged.passUnretained(operation)
         lane.pointee.pending.remove(reference)

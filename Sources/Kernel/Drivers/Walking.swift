@@ -7,18 +7,18 @@ import Timeline
 /// other one returns as it was called; what has to be called with the lock says so, and asserts it.
 extension Driver {
     /// Called by a post with the state's lock held, when the operation is in its lane; returns without the lock.
-    /// Returns the system's number when the operation was refused at once: then nothing was posted.
     func beginAndUnlock(
         _ operation: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ completed: inout CompletionList
-    ) -> Int32 {
+    ) -> Walk.Told {
         state.assertHeld()
         Recorder.mark(.pending, operation.identity)
         if state.pointee.kind == .file {
-            return beginFileAndUnlock(operation, state, lane, &completed)
+            beginFileAndUnlock(operation, state, lane, &completed)
+            return .nothing
         }
         guard !lane.pointee.busy, !lane.pointee.isInterrupted, lane.pointee.ready || startsBlindly else {
             state.unlock()
-            return 0
+            return .nothing
         }
         // The head is usually this operation. It is an older one only if that was postponed (io_uring), or if the handle has
         // just changed drivers.
@@ -28,7 +28,7 @@ extension Driver {
         let descriptor = state.pointee.descriptor
         state.unlock()
         return head._withUnsafeGuaranteedRef {
-            drive($0, state, lane, descriptor, refusable: $0 === operation, &completed)
+            drive($0, state, lane, descriptor, isInPost: $0 === operation, &completed)
         }
     }
 
@@ -37,18 +37,18 @@ extension Driver {
     @discardableResult
     func drive(
         _ first: Overlapped, _ state: StatePointer, _ lane: LanePointer, _ descriptor: Int32,
-        outcome known: Attempt? = nil, refusable: Bool = false, onHelper: Bool = false,
+        outcome known: Attempt? = nil, isInPost: Bool = false, onHelper: Bool = false,
         limit: Int = Walk.stepsAtMost, _ completed: inout CompletionList
-    ) -> Int32 {
+    ) -> Walk.Told {
         var walk = Walk(
-            state: state, lane: lane, descriptor: descriptor, known: known, refusable: refusable,
+            state: state, lane: lane, descriptor: descriptor, known: known, isInPost: isInPost,
             onHelper: onHelper, limit: limit)
         // Lent, not counted: the lane owns its operations, and the lane is this thread's.
         var head: Unmanaged? = Unmanaged.passUnretained(first)
         while let operation = head {
             head = operation._withUnsafeGuaranteedRef { step($0, &walk, &completed) }
         }
-        return walk.refusal
+        return walk.told
     }
 
     /// One step of the operation at the head. Without a lock, before and after. Returns the operation that the walk goes on
@@ -99,7 +99,7 @@ extension Driver {
     private func goOn(
         with operation: Overlapped, _ walk: inout Walk, _ completed: inout CompletionList
     ) -> Unmanaged<Overlapped>? {
-        walk.refusable = false
+        walk.isInPost = false
         #if DEBUG
             Between.pass(.twoSteps, operation)
         #endif
@@ -121,7 +121,7 @@ extension Driver {
     private func wait(
         _ operation: Overlapped, _ walk: inout Walk, _ completed: inout CompletionList
     ) -> Unmanaged<Overlapped>? {
-        walk.refusable = false
+        walk.isInPost = false
         walk.state.lock()
         operation.ring = nil
         if operation.cancelRequested { return cancelAndUnlock(operation, &walk, &completed) }
@@ -144,6 +144,11 @@ extension Driver {
         switch operation.operation {
         case .receive where bytes == 0 && state.wasReset(operation.buffer.count, walk.descriptor):
             complete(operation, state, lane, bytes: 0, code: ECONNRESET, &completed)
+        case .send where operation.skipsPacket && walk.isInPost:
+            operation.result = bytes
+            operation.key = state.pointee.key
+            takeBack(operation, state, lane)
+            walk.told = .success
         case .receive, .send: complete(operation, state, lane, bytes: bytes, code: 0, &completed)
         default: moved = succeed(operation, state, lane, bytes, &completed)
         }
@@ -157,9 +162,9 @@ extension Driver {
         let (state, lane) = (walk.state, walk.lane)
         state.lock()
         lane.pointee.ready = true
-        if walk.refusable, operation.operation == .send || operation.operation == .receive {
-            walk.refusal = state.note(code)
-            refuse(operation, state, lane)
+        if walk.isInPost, operation.operation == .send || operation.operation == .receive {
+            walk.told = .refusal(state.note(code))
+            takeBack(operation, state, lane)
         } else {
             complete(operation, state, lane, bytes: operation.progress, code: code, &completed)
         }
@@ -181,7 +186,7 @@ extension Driver {
         _ walk: inout Walk, _ moved: Handle?, _ completed: inout CompletionList
     ) -> Unmanaged<Overlapped>? {
         walk.state.assertHeld()
-        walk.refusable = false
+        walk.isInPost = false
         walk.isFirst = false
         var next: Unmanaged<Overlapped>?
         if let head = walk.lane.pointee.pending.head {

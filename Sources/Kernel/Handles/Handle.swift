@@ -116,14 +116,17 @@ open class Handle: @unchecked Sendable {
     /// Posts an operation. Returns when it is pending or complete: in both cases the result comes by packet, event
     /// or routine, and there is nothing to handle here.
     ///
+    /// - Returns: True only if a packet was not wanted for a success at once, `skipsPacket`, and this is one: then nothing
+    ///   will come, and the operation is the caller's again, with its results.
     /// - Throws: when the post was not accepted. Then nothing will come, and the operation is the caller's again.
+    @discardableResult
     final func post(
         _ operation: Overlapped, _ kind: Operation, _ direction: Direction,
         _ memory: UnsafeMutableRawBufferPointer = .init(start: nil, count: 0), other: Handle? = nil,
-        plan: AnyObject? = nil,
+        plan: AnyObject? = nil, skipsPacket: Bool = false,
         if check: (StatePointer) throws(SystemError) -> Void = { _ throws(SystemError) in },
         accepted: (StatePointer) -> Void = { _ in }
-    ) throws(SystemError) {
+    ) throws(SystemError) -> Bool {
         state.lock()
         do throws(SystemError) {
             guard !state.pointee.closed else {
@@ -147,6 +150,7 @@ open class Handle: @unchecked Sendable {
         }
         accepted(state)
         operation.holder = Unmanaged.passRetained(self)
+        operation.skipsPacket = skipsPacket
         if other != nil { operation.extras.other = other }
         if plan != nil { operation.extras.plan = plan }
         Recorder.posted(operation.identity, "\(kind)")
@@ -157,13 +161,18 @@ open class Handle: @unchecked Sendable {
         var completed = CompletionList()
         // Lent, not counted: it is the system's, which stays for ever, or a port's, which this handle keeps.
         let driver = Unmanaged.passUnretained(state.pointee.driver!)
-        let refusal = driver._withUnsafeGuaranteedRef {
+        let told = driver._withUnsafeGuaranteedRef {
             $0.beginAndUnlock(operation, state, lane, &completed)
         }
         if !completed.isEmpty { completed.deliver() }
-        if refusal != 0 {
+        switch told {
+        case .nothing: return false
+        case .success:
+            Recorder.mark(.handled, operation.identity)
+            return true
+        case .refusal(let code):
             Recorder.refused(operation.identity)
-            throw SystemError(refusal, attempted: "\(kind)")
+            throw SystemError(code, attempted: "\(kind)")
         }
     }
 }

@@ -56,15 +56,18 @@ struct OperationQueue {
     @inline(__always)
     mutating func remove(_ operation: Unmanaged<Overlapped>) {
         operation._withUnsafeGuaranteedRef { op in
-            if let previous = op.previous {
-                previous._withUnsafeGuaranteedRef { $0.next = op.next }
-            } else {
+            if head?.toOpaque() == operation.toOpaque() {
+                // Mostly it is the head. Its neighbour is not told: what stands before the head is never asked for, and the
+                // neighbour has long left the processor's cache.
                 head = op.next
-            }
-            if let next = op.next {
-                next._withUnsafeGuaranteedRef { $0.previous = op.previous }
+                if head == nil { tail = nil }
             } else {
-                tail = op.previous
+                op.previous?._withUnsafeGuaranteedRef { $0.next = op.next }
+                if let next = op.next {
+                    next._withUnsafeGuaranteedRef { $0.previous = op.previous }
+                } else {
+                    tail = op.previous
+                }
             }
             op.next = nil
             op.previous = nil

@@ -105,6 +105,8 @@ open class Overlapped: @unchecked Sendable {
     final var phase: UInt8 = 0
     /// A cancel or a close wants it to end. Set and read with the handle's lock.
     final var cancelRequested = false
+    /// A success inside the post is its poster's, and brings no packet.
+    final var skipsPacket = false
     @usableFromInline final var code: Int32 = 0
     @usableFromInline final var result = 0
     @usableFromInline final var key: UInt = 0
@@ -169,7 +171,7 @@ open class Overlapped: @unchecked Sendable {
         return true
     }
 
-    /// Back to idle, for a post that was not accepted.
+    /// Back to idle, for what its post tells of.
     final func takeBack() {
         holder.take()?.release()
         rare?.forget()

@@ -12,9 +12,33 @@ extension Socket {
     ///
     /// Win32 counterpart: `WSASend`. As there, a successful packet always carries the full length.
     public func send(_ operation: Overlapped, from buffer: UnsafeRawBufferPointer) throws(SystemError) {
+        try send(operation, buffer, skipsPacket: false)
+    }
+
+    /// Posts a send that brings no packet when it succeeds inside this call. Over epoll most sends do, as long as the system
+    /// has room for the bytes; over io_uring the ring tells later, with a packet.
+    ///
+    /// - Returns: Whether it has: then the operation is the caller's again, with its results. Otherwise it is pending, and
+    ///   everything is as with `send`; so it is for an operation with an event or a routine.
+    /// - Throws: as `send`.
+    ///
+    /// Win32 counterpart: `WSASend` on a socket with `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`. There that is the socket's, for
+    /// good, and holds for whatever is posted on it; and an event is set in any case.
+    public func sendSkippingPacket(
+        _ operation: Overlapped, from buffer: UnsafeRawBufferPointer
+    ) throws(SystemError) -> Bool {
+        try send(operation, buffer, skipsPacket: operation.event == nil && operation.routineTarget == nil)
+    }
+
+    @inline(__always) @discardableResult
+    private func send(
+        _ operation: Overlapped, _ buffer: UnsafeRawBufferPointer, skipsPacket: Bool
+    ) throws(SystemError) -> Bool {
         // The driver only reads a send's memory.
-        try post(operation, .send, .outward, UnsafeMutableRawBufferPointer(mutating: buffer)) {
-            state throws(SystemError) in
+        try post(
+            operation, .send, .outward, UnsafeMutableRawBufferPointer(mutating: buffer),
+            skipsPacket: skipsPacket
+        ) { state throws(SystemError) in
             try state.requireConnection("send")
             if state.pointee.sendShutDown { throw SystemError(ESHUTDOWN, attempted: "send") }
         }
