@@ -13,8 +13,8 @@ extension Recording {
         var moments: [Int?] = [nil, nil, nil, nil, nil]
         /// When its handling began. Later than *dequeued* if the worker took several packets at once.
         var begun: Int?
-        /// When it was over without having been handled, or although that was not recorded: its post was refused, its
-        /// operation was posted again, or its worker went on.
+        /// When it was over without having been handled, or although that was not recorded: its post has told what came of
+        /// it, its operation was posted again, or its worker went on.
         var ended: Int?
         /// How long what it has brought has waited for its turn; without an upper end when that has not come.
         var held: (from: Int, to: Int?)?
@@ -112,7 +112,7 @@ extension Recording {
             case .label(let text):
                 labels[operation] = text
                 if let life = open[operation]?.last, lives[life].last < .dequeued { lives[life].label = text }
-            case .refused:
+            case .over:
                 if let life = open[operation]?.popLast() { lives[life].ended = record.nanoseconds }
             case .moment(let moment):
                 let life: Int

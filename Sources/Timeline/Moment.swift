@@ -3,7 +3,7 @@
 /// Between two moments lies what the drawings colour: *posted* until the kernel has the request, *pending* until
 /// the kernel is done, *queued* until a worker takes the packet, *handled* until the worker has done with it.
 public enum Moment: UInt8, Sendable, CaseIterable, Comparable {
-    /// The operation was given to a driver. Nothing comes after it when the post is refused.
+    /// The operation was given to a driver. Nothing comes after it when the post itself tells what has come of it.
     case posted
     /// The operating system has the request (Win32: `ERROR_IO_PENDING`).
     case pending

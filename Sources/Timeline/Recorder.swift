@@ -36,10 +36,11 @@ public enum Recorder {
         }
     }
 
-    /// Writes down that the post was refused: nothing will come of it, and the operation's life ends here.
+    /// Writes down that the post itself has told what has come of the operation: it was refused, or it has succeeded and
+    /// brings no packet. The operation's life ends here.
     @inlinable @inline(__always)
-    public static func refused(_ operation: UInt) {
-        if isRecording { append(.refused, operation) }
+    public static func over(_ operation: UInt) {
+        if isRecording { append(.over, operation) }
     }
 
     /// Writes down that a worker keeps what the operation has brought until its turn comes, and why.

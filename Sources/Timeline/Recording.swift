@@ -19,8 +19,8 @@ public struct Recording: Sendable {
     public enum What: Sendable, Equatable {
         /// The operation reached this moment.
         case moment(Moment)
-        /// The post was refused, and the operation's life ends with it.
-        case refused
+        /// The post has told what has come of the operation, and its life ends with it.
+        case over
         /// What it has brought is kept until its turn comes: a worker is done with it, and nothing has become of it yet.
         case held
         /// Its turn has come.

@@ -51,7 +51,7 @@ import Timeline
             records: [
                 record(0, 0, 7, .moment(.posted)), record(10, 0, 7, .moment(.queued)),
                 record(20, 0, 7, .moment(.dequeued)), record(30, 0, 7, .moment(.posted)),
-                record(30, 0, 7, .moment(.pending)), record(40, 0, 7, .refused),
+                record(30, 0, 7, .moment(.pending)), record(40, 0, 7, .over),
                 record(60, 0, 7, .moment(.handled)), record(100, 0, 0, .note("end")),
             ], lanes: [.init(name: "main", thread: 1)])
         #expect(recording.lives.map { $0[.handled] } == [.microseconds(60), nil])

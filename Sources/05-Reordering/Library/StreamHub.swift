@@ -3,6 +3,7 @@ import Contexts
 import Glibc
 import Kernel
 import PrepostedAccepts
+import Timeline
 
 /// Connections whose bytes come in order: a port, its workers, the pool of chunks, listeners and clients.
 ///
@@ -257,6 +258,7 @@ public final class StreamHub: @unchecked Sendable {
     /// Lets a worker look at a connection, which has counted this.
     func wake(_ connection: StreamConnection, at port: CompletionPort) {
         let operation = StreamOperation()
+        Recorder.label(operation.identity, "go on")
         operation.connection = connection
         // A port that is closed has no worker for it: then it is done here.
         if (try? port.post(key: connection.key, operation: operation)) == nil { connection.wakeCame() }

@@ -168,10 +168,10 @@ open class Handle: @unchecked Sendable {
         switch told {
         case .nothing: return false
         case .success:
-            Recorder.mark(.handled, operation.identity)
+            Recorder.over(operation.identity)
             return true
         case .refusal(let code):
-            Recorder.refused(operation.identity)
+            Recorder.over(operation.identity)
             throw SystemError(code, attempted: "\(kind)")
         }
     }
