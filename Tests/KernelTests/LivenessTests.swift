@@ -231,7 +231,7 @@ extension Driver {
                     let records = Recorder.stop().records.filter { $0.operation == letter.identity }
                     #expect(
                         records.map(\.what) == [
-                            .kind("send"), .moment(.posted), .moment(.pending), .refused,
+                            .kind("send"), .moment(.posted), .moment(.pending), .over,
                         ])
                 }
             }
