@@ -206,7 +206,9 @@ final class URingDriver: Driver, @unchecked Sendable {
             // Only a change of the ring wakes another waiter: what is left over has to be passed on.
             if poller != nil, ring.hasAnswers { wake() }
             // As over epoll: with many connections all of this has left the cache.
-            for answer in answers[..<count] { ck_prefetch(UnsafeRawPointer(bitPattern: UInt(answer.user_data)), 5) }
+            for answer in answers[..<count] {
+                ck_prefetch(UnsafeRawPointer(bitPattern: UInt(answer.user_data)), 5)
+            }
             for answer in answers[..<count] { prefetchBehind(answer) }
             var isWoken = false
             for answer in answers[..<count] {
