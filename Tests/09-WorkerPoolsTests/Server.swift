@@ -86,6 +86,32 @@ struct Chapter09WorkerPoolsServer {
         }
     }
 
+    // I9.3, I9.5
+    @Test(
+        "A client that waits for a free place is read on when its jobs have failed",
+        arguments: DriverKind.permitted)
+    func freedWithoutAnAnswer(driver: DriverKind) async throws {
+        try await onAThread {
+            let (gate, refused) = (Gate(), Counter())
+            let server = try makeServer(driver) {
+                $0.streams.maximumPendingSends = 1
+                $0.refused = { refused.add() }
+                $0.probe = { _ in
+                    gate.pass()
+                    throw Wrong()
+                }
+            }
+            let client = try LineClient(to: try server.listen())
+            try client.socket.say(String(repeating: "primes 10\n", count: 200) + "hello\n")
+            // All places are taken, and not one answer will ever leave.
+            #expect(eventually { refused.value > 0 })
+            gate.open()
+            #expect(try client.hear() == "hello")
+            #expect(eventually { server.pool.counters.failed == 200 })
+            #expect(server.stop())
+        }
+    }
+
     // I9.5
     @Test("Jobs that are handed back give their places up, too", arguments: DriverKind.permitted)
     func handedBack(driver: DriverKind) async throws {
