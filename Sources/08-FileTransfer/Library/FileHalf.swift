@@ -33,7 +33,8 @@ struct FileUnderWay<Handle> {
         told = now
         let rate = Double(bytes) * 1e9 / Double(max(1, now - start))
         let progress = TransferProgress(
-            name: request.name.description, bytes: Int(bytes), total: Int(state.size), rate: rate)
+            name: request.name.description, isSending: state.pieceLimit > 0, bytes: Int(bytes),
+            total: Int(state.size), rate: rate)
         return [.progress(request.observer, progress)]
     }
 

@@ -82,6 +82,8 @@ public typealias TransferResult = Result<TransferReceipt, TransferError>
 public struct TransferProgress: Sendable, Hashable {
     /// Its name.
     public let name: String
+    /// Whether this side sends it.
+    public let isSending: Bool
     /// Bytes that have been handed to the system here.
     public let bytes: Int
     /// Bytes of the whole file.

@@ -122,7 +122,7 @@ final class Console: Sendable {
             let now = session.statistics
             let file =
                 now.file.map {
-                    ", \(now.isSendingFile ? "sends" : "receives") \($0.name) \($0.bytes) of \($0.total)"
+                    ", \($0.isSending ? "sends" : "receives") \($0.name) \($0.bytes) of \($0.total)"
                 } ?? ""
             say(
                 "\(session.id)  \(session.address.map { "\($0)" } ?? "?")  \(now.messagesIn) in, \(now.messagesOut) out, "

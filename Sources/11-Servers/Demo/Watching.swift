@@ -97,12 +97,8 @@ final class Watching: Sendable {
     }
 
     private func row(_ session: SessionStatistics) -> JSON {
-        let state =
-            session.ending.map { "ending: \($0)" }
-            ?? (session.isPaused
-                ? "paused"
-                : session.file == nil
-                    ? "open" : session.isSendingFile ? "sending a file" : "receiving a file")
+        let work = session.file.map { $0.isSending ? "sending a file" : "receiving a file" } ?? "open"
+        let state = session.ending.map { "ending: \($0)" } ?? (session.isPaused ? "paused" : work)
         var row: [(name: String, value: JSON)] = [
             ("id", .text(session.id.map { "\($0)" } ?? "")),
             ("address", .text(session.address?.unmapped.description ?? "")), ("state", .text(state)),

@@ -119,7 +119,7 @@ final class Run: @unchecked Sendable {
         events.offered = { transfer, _, name, size in
             transfer.session.map { handler.offered(name, size, $0) } ?? false
         }
-        events.progress = { transfer, progress in transfer.session?.note(progress, false) }
+        events.progress = { transfer, progress in transfer.session?.note(progress) }
         let finished: @Sendable (FileTransfer, TransferResult) -> Void = { transfer, result in
             guard let session = transfer.session else { return }
             session.run.gate.count { $0.filesUnderWay += 1 }

@@ -52,7 +52,7 @@ extension Session {
     @discardableResult
     public func sendFile(_ path: String, as name: String? = nil) throws(TransferError) -> TransferID {
         try begin(path) { files throws(TransferError) in
-            try files.send(file: path, as: name, observer(isSending: true))
+            try files.send(file: path, as: name, observer)
         }
     }
 
@@ -60,7 +60,7 @@ extension Session {
     @discardableResult
     public func fetchFile(_ name: String, into folder: String? = nil) throws(TransferError) -> TransferID {
         try begin(name) { files throws(TransferError) in
-            try files.ask(for: name, into: folder, observer(isSending: false))
+            try files.ask(for: name, into: folder, observer)
         }
     }
 
@@ -80,18 +80,17 @@ extension Session {
     /// Calls files off.
     public func callOff(_ what: CallOff = .all) { files.locked { $0 }?.callOff(what) }
 
-    private func observer(isSending: Bool) -> TransferObserver {
-        TransferObserver(
-            progress: { [self] in note($0, isSending) }, finished: { [self] in fileOver($0) })
+    private var observer: TransferObserver {
+        TransferObserver(progress: { [self] in note($0) }, finished: { [self] in fileOver($0) })
     }
 
-    func note(_ progress: TransferProgress, _ isSending: Bool) {
-        lock.locked { transfer = (isSending, progress) }
+    func note(_ progress: TransferProgress) {
+        lock.locked { file = progress }
         run.handler.progress(progress, self)
     }
 
     func fileOver(_ result: TransferResult) {
-        lock.locked { transfer = nil }
+        lock.locked { file = nil }
         run.gate.count {
             $0.filesUnderWay -= 1
             if case .success = result { $0.filesDone += 1 } else { $0.filesFailed += 1 }

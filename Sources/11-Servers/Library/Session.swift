@@ -42,7 +42,7 @@ public class Session: @unchecked Sendable {
     /// Numbered messages that are to be sent, in their order.
     private var line = CircularQueue<Delivery.Message>(capacity: 1)
     private var ownDelivery: Delivery?
-    var transfer: (isSending: Bool, progress: TransferProgress)?
+    var file: TransferProgress?
 
     init(_ run: Run, _ link: Link?, longestNumbered: Int?) {
         (self.run, self.link, self.longestNumbered) = (run, link, longestNumbered)
@@ -265,8 +265,8 @@ public class Session: @unchecked Sendable {
 
     /// What has gone through it.
     public var statistics: SessionStatistics {
-        let (stream, name, ending, isPaused, transfer) = lock.locked {
-            (self.stream, self.name, self.ending, self.isPaused, self.transfer)
+        let (stream, name, ending, isPaused, file) = lock.locked {
+            (self.stream, self.name, self.ending, self.isPaused, self.file)
         }
         let traffic = stream?.traffic
         return SessionStatistics(
@@ -276,8 +276,7 @@ public class Session: @unchecked Sendable {
             messagesOut: messagesOut.load(ordering: .relaxed),
             bytesIn: traffic?.bytesReceived ?? 0, bytesOut: traffic?.bytesSent ?? 0,
             pendingSends: traffic?.pendingSends ?? 0,
-            isPaused: isPaused, file: transfer?.progress, isSendingFile: transfer?.isSending ?? false,
-            ending: ending)
+            isPaused: isPaused, file: file, ending: ending)
     }
 }
 

@@ -70,8 +70,8 @@ public struct SessionStatistics: Sendable, Equatable {
     public var messagesIn: Int, messagesOut: Int, bytesIn: Int, bytesOut: Int
     /// Sends under way, and whether it is not read from for that.
     public var pendingSends: Int, isPaused: Bool
-    /// The file under way, and whether this side sends it.
-    public var file: TransferProgress?, isSendingFile: Bool
+    /// The file under way; of two the one that has moved last.
+    public var file: TransferProgress?
     /// Why this side is ending it; nil when it is not.
     public var ending: EndReason?
 }

@@ -110,7 +110,7 @@ public func startServer(
 
 /// A client on a driver, started.
 public func startClient(
-    _ driver: DriverKind, to address: Address, _ program: Program,
+    _ driver: DriverKind, to address: Address, _ program: any EndpointHandler,
     _ configure: (inout ClientOptions) -> Void = { _ in }
 ) throws -> Client {
     var options = ClientOptions()
