@@ -292,9 +292,11 @@ private func onAThread(_ body: @escaping @Sendable (Facts) throws -> Void) async
             let request = Array("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8)
             // Until its system takes no more, although it waits.
             while (try? socket.say(request, within: .milliseconds(300))) != nil {}
+            // In this order: on a busy machine some may still be on their way.
+            let read = watched.service.ledger.messages
             let sent = watched.page.counters.answers[200, default: 0]
             facts.expect(watched.service.hub.connections.map(\.traffic.pendingSends) == [1])
-            facts.expect(watched.service.ledger.messages < sent + 2 * 4096 / request.count + 2)
+            facts.expect(read < sent + 2 * 4096 / request.count + 2)
             let other = try watched.client()
             try other.say("GET /statistics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             facts.expect(try Heard.next(other)?.status == 200)

@@ -107,7 +107,7 @@ public enum LogLevel: Int, Sendable, CaseIterable {
 
 /// How long what may take; nil for as long as it likes.
 public struct Limits: Sendable, Equatable {
-    /// From the connection to its first whole message, or until `Session.welcome`.
+    /// From the connection to its first whole message or piece of a file, or until `Session.welcome`.
     public var handshake: Duration? = .seconds(10)
     /// Without a byte from the other side.
     public var idle: Duration?

@@ -117,7 +117,10 @@ final class Run: @unchecked Sendable {
     private static func fileEvents(_ handler: any EndpointHandler) -> FileEvents {
         var events = FileEvents()
         events.offered = { transfer, _, name, size in
-            transfer.session.map { handler.offered(name, size, $0) } ?? false
+            guard let session = transfer.session else { return false }
+            // Who sends a file need not say anything else.
+            session.welcome()
+            return handler.offered(name, size, session)
         }
         events.progress = { transfer, progress in transfer.session?.note(progress) }
         let finished: @Sendable (FileTransfer, TransferResult) -> Void = { transfer, result in

@@ -85,6 +85,8 @@ extension Session {
     }
 
     func note(_ progress: TransferProgress) {
+        // Who takes a file need not say anything, either.
+        welcome()
         lock.locked { file = progress }
         run.handler.progress(progress, self)
     }
