@@ -146,6 +146,31 @@ struct Chapter05ReorderingHub {
         }
     }
 
+    @Test("many sends from outside are told of with one packet, when they complete in their posts")
+    func oneWakeUp() async throws {
+        try await onAThread {
+            let (pair, other) = (try Pair(), try Pair())
+            let hub = try makeHub(.epoll, reads: 1, workers: 1) { $0.maximumPendingSends = 128 }
+            let (isInside, mayGo) = (Gate(), Gate())
+            let handler = Scripted()
+            let connection = try hub.adopt(pair.server, handler: handler)
+            try hub.adopt(
+                other.server,
+                handler: Scripted { _, _ in
+                    isInside.open()
+                    mayGo.pass()
+                })
+            try other.client.say("x")
+            #expect(isInside.pass())
+            for token in 1...100 { try connection.send([7], token: token) }
+            #expect(handler.tokens.isEmpty && hub.port.queuedPackets == 1)
+            mayGo.open()
+            #expect(eventually { handler.tokens == Array(1...100) })
+            #expect(try pair.client.hearBytes(100).count == 100)
+            #expect(hub.stop())
+        }
+    }
+
     @Test("a token tells once when a send has been handed over", arguments: DriverKind.permitted)
     func tokens(driver: DriverKind) async throws {
         try await onAThread {

@@ -161,8 +161,9 @@ struct Chapter12ManyPortsMoves {
             // Its sums are worked out when the test says so: until then the file is under way.
             choices.sums = { work in
                 let isFirst = held.locked { held in
-                    defer { if held == nil { held = work } }
-                    return held == nil && !go.isOpen
+                    guard held == nil, !go.isOpen else { return false }
+                    held = work
+                    return true
                 }
                 if isFirst { offered.open() } else { work() }
             }

@@ -350,9 +350,9 @@ public final class StreamConnection: PacketOwner, @unchecked Sendable {
     }
 
     /// With the lock, and returns without it: for threads that are no workers, or in the middle of a call. What there is to
-    /// hand over is handed over by a worker.
+    /// hand over is handed over by a worker: by the one that drains, or that has the packet which is on its way, or by another.
     func leave() {
-        if !isDraining, receiver.hasNext || !sender.completed.isEmpty || isOver || isAtRest {
+        if !isDraining, wakes == 0, receiver.hasNext || !sender.completed.isEmpty || isOver || isAtRest {
             wakes += 1
             let port = currentPort
             lock.unlock()

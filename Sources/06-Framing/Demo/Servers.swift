@@ -35,6 +35,8 @@ private func serve(_ codec: some FrameCodec, _ options: Stage.Options, on termin
     // posted when it has handled them.
     choices.batch = 16
     choices.port.submission = .afterBatch
+    // Messages of 4 KiB are common. With its header such a one would need two reads, and its answer two sends.
+    choices.chunkCapacity = 16 << 10
     let server = try FramedService(codec, options: choices)
     let address = try server.listen(on: options.listenAddress) { FramedEcho(tellsErrors: true) }
     terminal.say("listening on \(address)")
