@@ -22,6 +22,9 @@ struct Configuration: Sendable {
     /// Messages that are kept while there is no connection; 0: they are refused.
     var keptWhileApart = 64
 
+    /// The defaults. The handlers of this program answer and return, so a worker may take several packets at a time.
+    init() { server.endpoint.batch = 16 }
+
     /// How a client keeps in touch with a server.
     var link: LinkOptions {
         var link = LinkOptions()

@@ -55,7 +55,9 @@ final class Run: @unchecked Sendable {
             (streams.workers, streams.concurrency, streams.batch) = (
                 options.ioWorkers, options.concurrency, options.batch
             )
-            (streams.pendingReads, streams.chunkCapacity) = (options.pendingReads, options.bufferSize)
+            streams.pendingReads = options.pendingReads
+            // What is read into is the policy's. An answer of the longest message is one send.
+            streams.chunkCapacity = max(options.bufferSize, options.maximumPackage + Delivery.head + 4)
             // A place that is given up may be taken before its connection is out of the hub's table.
             streams.maximumConnections = options.places
             streams.maximumPendingSends = options.sendContexts
