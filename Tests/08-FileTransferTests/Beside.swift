@@ -76,6 +76,47 @@ struct Chapter08FileTransferBeside {
         }
     }
 
+    // I8.1, I8.2
+    @Test(
+        "files both ways beside as many messages as there is room for: neither side waits for the other for ever",
+        arguments: DriverKind.permitted)
+    func besideAFlood(driver: DriverKind) async throws {
+        try await onAThread {
+            let (there, here) = (try ScratchFolder(), try ScratchFolder())
+            func options(_ folder: ScratchFolder) -> TransferOptions {
+                var options = Stand.options(driver, folder: folder.path)
+                options.streams.maximumPendingSends = 4
+                return options
+            }
+            let server = try FileSide(options(there)) { _, _ in }
+            let client = try FileSide(options(here)) { _, _ in }
+            let connection = try client.connect(to: try server.listen()).waitUntilOpen()
+            try require(eventually { server.connections.count == 1 })
+            let other = server.connections[0]
+            for number in 0..<20 {
+                try here.make("up-\(number)", bytes: 100)
+                try there.make("down-\(number)", bytes: 100)
+            }
+            let (outcomes, isOver) = ((0..<40).map { _ in Outcome() }, Gate())
+            let words = [UInt8](repeating: 7, count: 2_000)
+            let talkers = [connection, other].map { side in
+                startThread("talker") {
+                    while !isOver.isOpen { if (try? side.say(words)) == nil { sched_yield() } }
+                }
+            }
+            for number in 0..<20 {
+                try connection.send(file: here.path(of: "up-\(number)"), outcomes[number].observer)
+                try connection.ask(for: "down-\(number)", outcomes[20 + number].observer)
+            }
+            let isDone = eventually(within: .seconds(60)) { outcomes.allSatisfy(\.hasEnded) }
+            isOver.open()
+            for talker in talkers { talker.join() }
+            try require(isDone)
+            for outcome in outcomes { try require((try? outcome.wait()?.get())?.bytes == 100) }
+            try require(client.stop() && server.stop())
+        }
+    }
+
     // I8.1
     @Test("messages, heads and raw bytes cut at every byte", arguments: DriverKind.permitted)
     func cuts(driver: DriverKind) async throws {

@@ -54,7 +54,7 @@ extension FileTransfer {
         }
     }
 
-    /// Under the lock: sends a message about files. One that finds no room waits, and until it has gone nothing is read: so
+    /// Under the lock: sends a message about files. One that finds no room waits, and when many do nothing more is read: so
     /// a peer that asks and does not listen waits for itself.
     func say(_ message: TransferMessage) {
         outbox.append(message)
@@ -62,9 +62,8 @@ extension FileTransfer {
     }
 
     func sendOutbox() {
-        guard let link else { return (outbox, saidOfOutbox) = ([], 0) }
-        while saidOfOutbox < outbox.count, inFlight < FileTransfer.mostInFlight {
-            let message = outbox[saidOfOutbox]
+        guard let link else { return }
+        while inFlight < FileTransfer.mostInFlight, let message = outbox.oldest {
             do throws(SystemError) {
                 try link.send(
                     message.body.span.bytes, tagged: message.kind.rawValue, token: FileTransfer.messageToken)
@@ -74,10 +73,9 @@ extension FileTransfer {
                 if error.code == ENOBUFS { break }
                 // The connection is over, or has said its last word: `closed` ends everything.
             }
-            saidOfOutbox += 1
+            _ = outbox.popFirst()
         }
-        if saidOfOutbox == outbox.count { (outbox, saidOfOutbox) = ([], 0) }
-        guard outbox.isEmpty == isHoldingBack else { return }
+        guard (outbox.count > FileTransfer.mostWaiting) != isHoldingBack else { return }
         isHoldingBack.toggle()
         if isHoldingBack { link.stream?.pauseReading(.files) } else { link.stream?.resumeReading(.files) }
     }

@@ -24,9 +24,8 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
     var hasClosed = false
     var hasEnded = false
     var lastID: UInt32 = 0
-    /// What could not be sent yet, in its order. Nothing is read while there is something.
-    var outbox: [TransferMessage] = []
-    var saidOfOutbox = 0
+    /// What could not be sent yet, in its order. Nothing is read while that is much.
+    var outbox = CircularQueue<TransferMessage>(capacity: 1)
     var isHoldingBack = false
     var keepsPort = false
     var inFlight = 0
@@ -40,6 +39,9 @@ public final class FileTransfer: FrameHandler, @unchecked Sendable {
 
     /// Messages about files that are on their way at a time. The others wait: a peer that does not read fills no more.
     static let mostInFlight = 16
+    /// Messages that may wait before nothing more is read. More than a file each way needs, and than those that may be asked for
+    /// at a time: if it were the first, two sides that have no room for it would both stop to read, for good. (I8.8)
+    static let mostWaiting = 128
     static let messageToken = -1
 
     /// A handler for one connection.
