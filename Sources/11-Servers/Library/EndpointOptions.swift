@@ -86,7 +86,8 @@ public enum BanRefusal: Sendable, CaseIterable {
 
 /// What happens when a session has as many sends under way as it may have.
 public enum WhenFull: Sendable, CaseIterable {
-    /// It is not read from until half of them are over. What its handler still has to answer is sent.
+    /// It is not read from until half of them are over. What its handler still has to answer is sent. Not for both sides of a
+    /// session, if both send unasked: two that do not read wait for each other.
     case pausesReading
     /// One more send throws ENOBUFS.
     case refuses
