@@ -115,7 +115,8 @@ struct Chapter08FileTransferBeside {
                 try connection.send(file: here.path(of: "up-\(number)"), outcomes[number].observer)
                 try connection.ask(for: "down-\(number)", outcomes[20 + number].observer)
             }
-            let isDone = eventually(within: .seconds(isSanitized ? 150 : 60)) { outcomes.allSatisfy(\.hasEnded) }
+            let patience = Duration.seconds(isSanitized ? 150 : 60)
+            let isDone = eventually(within: patience) { outcomes.allSatisfy(\.hasEnded) }
             isOver.open()
             for talker in talkers { talker.join() }
             try require(isDone)
