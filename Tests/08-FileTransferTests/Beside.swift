@@ -11,6 +11,9 @@ import Testing
 /// Files and messages on one connection.
 @Suite("Chapter 08: files beside messages", .serialized)
 struct Chapter08FileTransferBeside {
+    /// No file is given up on because the machine is busy: neither when nothing comes, nor when little does.
+    private let patient = TransferLimits(answer: .seconds(120), stall: .seconds(120), slowest: 1)
+
     // I8.1, I8.2
     @Test(
         "both directions at once, messages every millisecond and a push from a third thread",
@@ -19,11 +22,16 @@ struct Chapter08FileTransferBeside {
         try await onAThread {
             let (there, here) = (try ScratchFolder(), try ScratchFolder())
             let heard = [Guarded<[[UInt8]]>([]), Guarded<[[UInt8]]>([])]
-            let server = try FileSide(Stand.options(driver, folder: there.path)) { words, connection in
+            let options = [there, here].map { folder in
+                var options = Stand.options(driver, folder: folder.path)
+                options.limits = patient
+                return options
+            }
+            let server = try FileSide(options[0]) { words, connection in
                 heard[0].locked { $0.append(words) }
                 try? connection.reply(words)
             }
-            let client = try FileSide(Stand.options(driver, folder: here.path)) { words, _ in
+            let client = try FileSide(options[1]) { words, _ in
                 heard[1].locked { $0.append(words) }
             }
             // A sanitizer makes each of the many pieces slow.
@@ -93,6 +101,7 @@ struct Chapter08FileTransferBeside {
             func options(_ folder: ScratchFolder) -> TransferOptions {
                 var options = Stand.options(driver, folder: folder.path)
                 options.streams.maximumPendingSends = 4
+                options.limits = patient
                 return options
             }
             let server = try FileSide(options(there)) { _, _ in }
