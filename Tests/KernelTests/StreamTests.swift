@@ -1,6 +1,7 @@
 import Glibc
 import Kernel
 import Stage
+import Synchronization
 import Testing
 
 extension KernelSuite {
@@ -81,6 +82,63 @@ extension KernelSuite {
                     let packet = try #require(collector.next())
                     #expect(packet.operation === send && packet.bytes == send.area.count && packet.code == 0)
                 }
+            }
+        }
+
+        @Test(
+            "a send that wants no packet for a success at once: its caller has the result, or a packet comes",
+            arguments: DriverKind.permitted)
+        func skippedPackets(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector)
+                let send = Buffer("hello")
+                for _ in 0..<50 {
+                    let isDone = try socket.sendSkippingPacket(send, from: send.content)
+                    // Over io_uring it is the ring that carries it out, later.
+                    #expect(isDone == (kind == .epoll))
+                    if !isDone { #expect(try #require(collector.next()).operation === send) }
+                    #expect(!send.isPending && send.bytes == 5 && send.errorCode == 0)
+                    #expect(send.completionKey == 7 && peer.text(5) == "hello")
+                }
+                // The next packet is that of the next plain send: none of those before has left one.
+                try socket.send(send)
+                #expect(try #require(collector.next()).operation === send && peer.text(5) == "hello")
+                // One with an event has its packet in any case.
+                let (told, event) = (Buffer("event"), Bell())
+                told.event = event
+                #expect(try !socket.sendSkippingPacket(told, from: told.content))
+                #expect(try #require(collector.next()).operation === told && event.rings == 1)
+                #expect(peer.text(5) == "event")
+                try socket.shutDownSending()
+                expectError(ESHUTDOWN) { _ = try socket.sendSkippingPacket(send, from: send.content) }
+                #expect(!send.isPending && collector.isSilent())
+            }
+        }
+
+        @Test(
+            "a send that wants no packet is as good as any when there is no room: whole, in order, with its packet",
+            arguments: DriverKind.permitted)
+        func skippedWithoutRoom(kind: DriverKind) throws {
+            try withCollector(kind) { collector in
+                let (socket, peer) = try connection(collector, sendBuffer: 65_536)
+                let sizes = [2_000_000, 3, 600_000, 0, 64]
+                let all = pattern(sizes.reduce(0, +))
+                var start = 0
+                let sends = sizes.map { size in
+                    defer { start += size }
+                    return Buffer(Array(all[start..<start + size]))
+                }
+                // The first one is in the way of the others.
+                for send in sends { #expect(try !socket.sendSkippingPacket(send, from: send.content)) }
+                expectError(EALREADY) {
+                    _ = try socket.sendSkippingPacket(sends[0], from: sends[0].content)
+                }
+                #expect(peer.receive(all.count) == all)
+                for send in sends {
+                    let packet = try #require(collector.next())
+                    #expect(packet.operation === send && packet.bytes == send.area.count && packet.code == 0)
+                }
+                #expect(collector.isSilent())
             }
         }
 
@@ -395,4 +453,11 @@ extension KernelSuite {
             }
         }
     }
+}
+
+/// An event that counts.
+private final class Bell: Signal, @unchecked Sendable {
+    private let count = Atomic<Int>(0)
+    var rings: Int { count.load(ordering: .acquiring) }
+    override func set() { count.add(1, ordering: .acquiringAndReleasing) }
 }

@@ -166,7 +166,7 @@ extension FileTransfer {
     /// Under the lock: the connection is over, or is going to be.
     func endAll(_ failure: TransferFailure) -> [FileAction] {
         hasClosed = true
-        while outbox.popFirst() != nil {}
+        outbox.removeAll()
         return sender.disconnected(failure) + receiver.disconnected(failure)
     }
 

@@ -62,7 +62,7 @@ extension FileTransfer {
     }
 
     func sendOutbox() {
-        guard let link else { return }
+        guard let link else { return outbox.removeAll() }
         while inFlight < FileTransfer.mostInFlight, let message = outbox.oldest {
             do throws(SystemError) {
                 try link.send(

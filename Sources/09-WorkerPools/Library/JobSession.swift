@@ -63,7 +63,7 @@ final class JobSession: FrameHandler, @unchecked Sendable {
     func closed(_ connection: FramedConnection<Lines>, _ reason: CloseReason) {
         let id = lock.locked { () -> ConnectionID? in
             defer { self.connection = nil }
-            while lines.popFirst() != nil {}
+            lines.removeAll()
             stuck = nil
             return self.connection?.id
         }

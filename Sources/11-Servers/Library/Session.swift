@@ -256,8 +256,8 @@ public class Session: @unchecked Sendable {
         lock.locked {
             if isPaused { run.gate.count { $0.paused -= 1 } }
             (stream, isPaused) = (nil, false)
-            while waiting.popFirst() != nil {}
-            while line.popFirst() != nil {}
+            waiting.removeAll()
+            line.removeAll()
             outgoing = [:]
         }
         files.locked { $0 = nil }

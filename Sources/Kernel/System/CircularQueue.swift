@@ -52,6 +52,9 @@ public struct CircularQueue<Element>: ~Copyable {
         return element
     }
 
+    /// Lets all elements go.
+    public mutating func removeAll() { while popFirst() != nil {} }
+
     /// Whether an element of the queue is such a one. Takes as long as the queue.
     public func contains(where isWanted: (borrowing Element) -> Bool) -> Bool {
         (0..<held).contains { isWanted((storage + ((first + $0) & mask)).pointee) }
